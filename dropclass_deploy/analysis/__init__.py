@@ -1,0 +1,1 @@
+"""Floor 3: pages and pictures made from stored results."""

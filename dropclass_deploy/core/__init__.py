@@ -1,0 +1,1 @@
+"""Floor 0: what every room shares. Depends on NumPy and pydantic, never on torch."""

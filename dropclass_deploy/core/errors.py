@@ -1,0 +1,70 @@
+"""The whole exception tree of the package, on one page.
+
+* DropclassError
+  x UserError               the caller's mistake: found, expected, remedy (the command line exits with 2)
+    - RecipeError           a recipe or a ``--set`` that does not fit the schema
+    - DataError             images, masks or class tables that cannot be used as they are
+    - ModelError            a model, a weight file or a classifier that cannot be used
+    - RunError              a run folder that is missing, foreign or does not fit
+    - ArtifactError         an artifact that is incomplete, changed or unsafe
+    - MissingExtraError     an optional dependency that is not installed, and the extra that brings it
+  x GateRefusedError        a gate measured and said no (the command line exits with 3)
+  x TrainingInterruptedError     a signal stopped long work after its state was saved (exit code 1)
+"""
+
+from __future__ import annotations
+
+
+class DropclassError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class UserError(DropclassError):
+    """A mistake that the caller can mend; the message says what was found, what was expected and what to do."""
+
+    def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
+        self.found, self.expected, self.remedy = found, expected, remedy
+        parts = [found]
+        if expected:
+            parts.append(f"expected {expected}")
+        if remedy:
+            parts.append(remedy)
+        super().__init__("; ".join(part.rstrip(".;") for part in parts))
+
+
+class RecipeError(UserError):
+    """A recipe key or value that does not fit the schema."""
+
+
+class DataError(UserError):
+    """Images, masks or class tables that cannot be used as they are."""
+
+
+class ModelError(UserError):
+    """A model, weight file or classifier that cannot be used."""
+
+
+class RunError(UserError):
+    """A run folder that is missing, foreign or does not fit what was asked."""
+
+
+class ArtifactError(UserError):
+    """An artifact that is incomplete, changed since it was written, or unsafe to load."""
+
+
+class MissingExtraError(UserError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"the package {package!r} is not installed",
+            remedy=f"install it with: pip install 'dropclass-deploy[{extra}]'",
+        )
+
+
+class GateRefusedError(DropclassError):
+    """A gate measured and refused; nothing was wrong with the input."""
+
+
+class TrainingInterruptedError(DropclassError):
+    """Long work was stopped by a signal after its state had been saved."""

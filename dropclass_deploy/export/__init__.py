@@ -1,0 +1,1 @@
+"""Floor 3: from a trained network to the artifact folder."""

@@ -1,0 +1,1 @@
+"""Floor 2: running, verifying and timing an artifact, without torch."""

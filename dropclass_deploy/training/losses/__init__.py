@@ -1,0 +1,1 @@
+"""Segmentation losses that never give NaN."""
