@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dropclass_deploy.core.errors import DataError
+
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
 """Masks are uint8 and 255 is "ignore": ids 0 … 254 are left."""
@@ -58,7 +60,13 @@ class ClassTable(BaseModel):
         return len(self.names)
 
     def with_rare_from(self, pixel_counts: Sequence[int] | npt.NDArray[np.int64]) -> ClassTable:
-        """The same table with the rare classes found from training pixels a class."""
+        """The same table with the rare classes found from training pixels a class.
+
+        Raises:
+            DataError: when there is not one count a class.
+        """
+        if len(pixel_counts) != len(self):
+            raise DataError(f"{len(pixel_counts)} pixel counts for {len(self)} classes", expected="one count a class")
         return self.model_copy(update={"rare": rare_classes(pixel_counts)})
 
     def is_rare(self, index: int) -> bool:

@@ -55,26 +55,42 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise UserError when ``path`` exists and is not an empty folder, unless ``overwrite``."""
-    if path.is_dir() and not any(path.iterdir()):
+def refuse_existing(path: Path, *, overwrite: bool, marker: str | None = None) -> None:
+    """Refuse an output folder that must not be replaced.
+
+    Args:
+        path: of the output; one that is missing or an empty folder is fine.
+        overwrite: whether the caller may replace what is there.
+        marker: file that says "this folder is one of ours"; a folder with other things in it is never replaced.
+
+    Raises:
+        UserError: saying what is there.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if path.exists() and not overwrite:
+    if not overwrite:
         raise UserError(
             f"the output {path} exists already",
             remedy="choose another with -o, or pass --overwrite to replace it",
         )
-    if path.exists() and not path.is_dir():
+    if not path.is_dir():
         raise UserError(f"the output {path} is a file", expected="a folder", remedy="choose another with -o")
+    if marker is not None and not (path / marker).is_file():
+        raise UserError(
+            f"the output {path} holds other things (it has no {marker}), and --overwrite replaces our own folders only",
+            remedy="choose another folder with -o, or empty it yourself",
+        )
 
 
 @contextmanager
-def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
     """Yield a new empty folder beside ``path`` that becomes ``path`` when the block ends well.
 
     A reader sees the old folder, no folder, or the whole new one; when the block fails, what was at ``path`` stays.
     """
-    refuse_existing(path, overwrite=overwrite)
+    # Where the folder really stands: a link (to a larger disk, say) stays a link, and "." has a name and a parent.
+    path = path.resolve()
+    refuse_existing(path, overwrite=overwrite, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:

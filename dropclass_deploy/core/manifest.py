@@ -60,6 +60,12 @@ class Manifest(BaseModel):
     provenance: dict[str, Any]
 
 
+class _Version(BaseModel):
+    """The one field that a manifest of any schema version has."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
 def hash_files(folder: Path) -> dict[str, str]:
     """sha256 of every file below ``folder`` but the manifest and ``evidence/``, by relative POSIX path, sorted."""
     paths = (path for path in folder.rglob("*") if path.is_file())
@@ -90,17 +96,29 @@ def read_manifest(folder: Path) -> Manifest:
             remedy="export a run first: dropclass export RUN -o ARTIFACT",
         )
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        # The version comes first: the fields of another layout would only be reported as wrong ones.
+        _check_version(path, _Version.model_validate_json(content).schema_version)
+        return Manifest.model_validate_json(content)
     except (ValidationError, OSError) as error:
-        first = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
-        raise ArtifactError(f"{path} cannot be read as a manifest: {first}", remedy="export the run again") from error
-    if manifest.schema_version != SCHEMA_VERSION:
+        reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise ArtifactError(f"{path} cannot be read as a manifest: {reason}", remedy="export the run again") from error
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path} has schema version {manifest.schema_version}",
+            f"{path} has schema version {version}",
             expected=f"version {SCHEMA_VERSION}",
             remedy="use the dropclass-deploy version that wrote it, or export the run again",
         )
-    return manifest
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    # Keys come from the file: one line, and no longer than one reads.
+    return " ".join(f"{place[:100]}: {first['msg'][:300]}".removeprefix(": ").split())
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -119,6 +137,14 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _problem(folder: Path, name: str, digest: str) -> str | None:
+    try:
+        return _difference(folder, name, digest)
+    except OSError as error:
+        # A name too long for the file system, a file without read permission, a failing disk.
+        return f"{name[:200]} cannot be read ({error.strerror})"
+
+
+def _difference(folder: Path, name: str, digest: str) -> str | None:
     path = folder / name
     if any(part.is_symlink() for part in (path, *path.parents) if part != folder and folder in part.parents):
         return f"{name} is a link"

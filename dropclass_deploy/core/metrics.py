@@ -80,7 +80,7 @@ def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDA
 
 
 def iou_of(tp: npt.NDArray[Any], truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Intersection over union a class from its pixel counts (``tp``: true positives); NaN where the class occurs in neither."""
+    """Intersection over union a class from pixel counts (``tp``: true positives); NaN where it occurs in neither."""
     return ratio(tp, truth + predicted - tp)
 
 

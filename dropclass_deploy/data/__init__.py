@@ -1,1 +1,16 @@
 """Floor 1: data sets by name, as NumPy arrays of images and class ids."""
+
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.images import read_image, read_mask
+from dropclass_deploy.data.registry import open_dataset
+from dropclass_deploy.data.statistics import ClassStatistics, count_classes, median_frequency_weights
+
+__all__ = [
+    "ClassStatistics",
+    "Dataset",
+    "count_classes",
+    "median_frequency_weights",
+    "open_dataset",
+    "read_image",
+    "read_mask",
+]

@@ -1,1 +1,16 @@
-"""Floor 2: running, verifying and timing an artifact, without torch."""
+"""Floor 2: run an exported artifact, prove it, time it. Never imports torch."""
+
+from dropclass_deploy.serving.benchmark import BenchOptions, BenchReport, bench
+from dropclass_deploy.serving.parity import ParityReport, VerifyOptions, verify
+from dropclass_deploy.serving.segmenter import Segmentation, Segmenter
+
+__all__ = [
+    "BenchOptions",
+    "BenchReport",
+    "ParityReport",
+    "Segmentation",
+    "Segmenter",
+    "VerifyOptions",
+    "bench",
+    "verify",
+]

@@ -1,0 +1,5 @@
+"""``python -m dropclass_deploy.cli``."""
+
+from dropclass_deploy.cli.app import main
+
+main()

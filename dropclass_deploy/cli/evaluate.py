@@ -1,0 +1,70 @@
+"""``dropclass evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_scores
+from dropclass_deploy.cli.options import Data, Json, Split
+from dropclass_deploy.cli.torch_room import torch_room
+from dropclass_deploy.core.errors import RunError
+from dropclass_deploy.core.manifest import MANIFEST
+from dropclass_deploy.core.metrics import scores_json
+from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.registry import open_dataset
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: dropclass evaluate runs/camvid --data camvid:data/camvid --split val")(evaluate)
+
+
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="RUN_or_ARTIFACT", help="Run folder (torch) or artifact folder.")],
+    data: Data,
+    split: Split = "val",
+    as_json: Json = False,
+) -> None:
+    """Pooled per-class IoU, mIoU and rare mIoU at the labels' own resolution."""
+    dataset, reporter = open_dataset(data, split), ConsoleReporter()
+    if (path / MANIFEST).is_file():
+        heads = {"artifact": _artifact_scores(path, dataset, reporter)}
+    else:
+        heads = _run_scores(path, dataset, reporter)
+    if as_json:
+        print_json({"path": str(path), "data": data, "split": split, "images": len(dataset), "heads": heads})
+        return
+    for head, content in heads.items():
+        print_scores(f"{head}, {data} {split} ({len(dataset)} images)", content)
+
+
+def _artifact_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
+    from dropclass_deploy.serving.artifact import open_artifact
+    from dropclass_deploy.serving.evaluate import evaluate_artifact
+
+    with reporter.phase("evaluating the artifact") as advance:
+        result = evaluate_artifact(path, dataset, progress=advance)
+    return scores_json(result, open_artifact(path).classes)
+
+
+def _run_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
+    with torch_room("train"):
+        from dropclass_deploy.training import evaluate_network, load_run
+
+    run = load_run(path)
+    if len(dataset.classes) != len(run.classes):
+        raise RunError(
+            f"the run knows {len(run.classes)} classes and the data {len(dataset.classes)}",
+            expected="the same class table",
+        )
+    networks = {"plain": run.model} | ({"folded": run.folded} if run.folded is not None else {})
+    heads = {}
+    for head, network in networks.items():
+        with reporter.phase(f"evaluating the {head} head") as advance:
+            result = evaluate_network(network, dataset, run.preprocess, rare=run.classes.rare, advance=advance)
+        heads[head] = scores_json(result, run.classes)
+    return heads

@@ -1,0 +1,57 @@
+"""``dropclass export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
+from dropclass_deploy.cli.options import Json, Overwrite, Split
+from dropclass_deploy.cli.torch_room import torch_room
+from dropclass_deploy.core.errors import UserError
+
+PRECISIONS = ("fp32",)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: dropclass export runs/camvid -o artifacts/camvid --data camvid:data/camvid")(export)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder that 'dropclass train' wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Artifact folder to write.")],
+    precision: Annotated[str, typer.Option("--precision", help="fp32 (the only one in this version).")] = "fp32",
+    shape: Annotated[
+        str, typer.Option("--shape", metavar="NxHxW", help="Static shape, such as 1x512x1024.")
+    ] = "dynamic",
+    head: Annotated[str | None, typer.Option("--head", help="plain or folded; default the recipe's.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data for the reference masks and the sample; default the run's own.")
+    ] = None,
+    split: Split = "val",
+    opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 20.")] = 18,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Export a run as an artifact: ONNX files, labels, preprocessing, sample, reference masks, model card."""
+    unknown = [name for name in precision.split(",") if name not in PRECISIONS]
+    if unknown:
+        raise UserError(f"precision {unknown[0]!r} is not available", expected=" or ".join(PRECISIONS))
+    with torch_room("export"):
+        from dropclass_deploy.export import ExportOptions, export_artifact
+        from dropclass_deploy.export.shapes import parse_shape
+
+    options = ExportOptions(
+        deploy_head=head, shape=parse_shape(shape), opset=opset, data=data, split=split, overwrite=overwrite
+    )
+    folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    if as_json:
+        print_json({"artifact": str(folder), "files": files})
+        return
+    for name in (name for name in files if not name.startswith("reference/")):
+        print_line(f"  {name}  {(folder / name).stat().st_size / 2**20:.2f} MiB")
+    print_line(f"artifact: {folder}   next: dropclass verify {folder} --data {data or 'FORMAT:PATH'}")

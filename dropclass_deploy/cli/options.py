@@ -1,0 +1,16 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output when it exists.")]
+Split = Annotated[str, typer.Option("--split", help="Split of the data.")]
+Data = Annotated[str, typer.Option("--data", help="Data as FORMAT:PATH, for example camvid:data/camvid or synthetic:")]
+Runtime = Annotated[str, typer.Option("--runtime", help="auto or onnxruntime.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default the runtime's own.")]
+Artifact = Annotated[Path, typer.Argument(help="Artifact folder that 'dropclass export' wrote.")]

@@ -1,0 +1,47 @@
+"""``dropclass predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
+from dropclass_deploy.cli.options import Artifact, Json, Runtime, Threads
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: dropclass predict artifacts/camvid street.jpg more/ -o masks --overlay")(predict)
+
+
+def predict(
+    artifact: Artifact,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the masks.")],
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write NAME.overlay.png, colours over the image.")
+    ] = False,
+    runtime: Runtime = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write masks as PNGs of class ids at the size of each image."""
+    from dropclass_deploy.serving import Segmenter
+    from dropclass_deploy.serving.predict import expand_inputs, predict_files
+
+    reporter = ConsoleReporter()
+    paths = expand_inputs(images)
+    written = []
+    with (
+        Segmenter.load(artifact, runtime=runtime, threads=threads) as segmenter,
+        reporter.phase("predicting") as advance,
+    ):
+        for result in predict_files(segmenter, paths, output, overlay):
+            written.append(result)
+            advance(len(written), len(paths))
+    if as_json:
+        print_json({"output": str(output), "files": [str(item) for item in written]})
+        return
+    print_line(f"{len(written)} masks in {output}")

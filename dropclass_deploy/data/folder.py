@@ -1,0 +1,132 @@
+"""A data set of one's own: ``images/``, ``masks/`` and a ``classes.yaml``.
+
+``folder:PATH`` takes a folder that holds all three, or the path of a YAML file whose ``root`` names the folder with the
+images, so that data in a read-only place can be described from outside. Splits are looked for in this order:
+
+1. ``splits`` in the YAML file;
+2. ``splits/NAME.txt``, or beside ``images/`` ``train.txt``, ``val.txt``, ``test.txt`` …: one stem or file name a line;
+3. sub-folders ``images/NAME`` with ``masks/NAME``, or ``NAME/images`` with ``NAME/masks``;
+4. none: the files sorted by stem (digits as numbers), the first four fifths train, the last fifth val, and "all".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.data.classes_yaml import EXAMPLE, ClassesFile, read_classes_yaml
+from dropclass_deploy.data.dataset import FileDataset
+from dropclass_deploy.data.file_pairs import FilePair, find_images, find_masks, located, natural_order, pair_files
+from dropclass_deploy.data.split_rules import default_splits, read_split_file, select_stems
+
+CLASSES_FILES = ("classes.yaml", "classes.yml")
+# Other text files lie in data folders too (README.txt, licence.txt): only these names are lists there.
+_LISTS_IN_ROOT = ("train", "val", "valid", "validation", "test", "trainval", "all")
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The image and the mask folder of one split, or of all."""
+
+    images: Path
+    masks: Path
+
+    def exist(self) -> bool:
+        return self.images.is_dir() and self.masks.is_dir()
+
+    def pairs(self, choose: Callable[[list[str]], list[str]]) -> list[FilePair]:
+        """Pairs of the stems that ``choose`` takes out of all, sorted."""
+        images = find_images(self.images)
+        masks = find_masks(self.masks, images)
+        stems = sorted(images.keys() | masks.keys(), key=natural_order)
+        return pair_files(images, masks, choose(stems), self.masks)
+
+
+_Splits = Mapping[str, Callable[[], list[FilePair]]]
+
+
+def open_folder(location: str, split: str) -> FileDataset:
+    """One split of a user's own data set.
+
+    Raises:
+        DataError: when the folder, ``classes.yaml``, the split, an image or a mask is missing or does not fit.
+    """
+    config = read_classes_yaml(_classes_file(location))
+    if not config.root.is_dir():
+        raise DataError(f"the folder {config.root} does not exist", expected="a folder with images/ and masks/")
+    splits = _find_splits(config)
+    if split not in splits:
+        raise DataError(
+            f"{config.root} has no split {split!r}",
+            expected="one of " + ", ".join(sorted(splits)),
+            remedy="choose a split that exists, or name it under splits: in the YAML file",
+        )
+    return FileDataset(f"folder:{location}", split, config.classes, config.labels, splits[split]())
+
+
+def _classes_file(location: str) -> Path:
+    path = located(location)
+    if path is None:
+        raise DataError(
+            f"the path {location!r} of folder: does not exist",
+            expected="a folder with images/, masks/ and classes.yaml, or a YAML file",
+        )
+    if path.is_file():
+        return path
+    found = next((path / name for name in CLASSES_FILES if (path / name).is_file()), None)
+    if found is None:
+        raise DataError(
+            f"{path} has no classes.yaml",
+            expected="the class names, colours and raw mask values",
+            remedy=f"write {path / CLASSES_FILES[0]} with the lines of your classes, for example: {EXAMPLE}",
+        )
+    return found
+
+
+def _find_splits(config: ClassesFile) -> _Splits:
+    whole = _Places(config.root / "images", config.root / "masks")
+    if config.splits is not None:
+        return {name: _by_rules(whole, rules, f"splits.{name}") for name, rules in config.splits.items()}
+    lists = _list_files(config.root)
+    if lists:
+        return {name: _by_list(whole, path) for name, path in lists.items()}
+    folders = _sub_folders(config.root)
+    if folders:
+        return {name: _every(places) for name, places in folders.items()}
+    if not whole.exist():
+        raise DataError(
+            f"{config.root} has no images/ with masks/ beside it",
+            expected="images/ and masks/ with files of equal stems",
+            remedy="move the files there, or set root: in the YAML file",
+        )
+    return {name: _by_default(whole, name) for name in default_splits(())}
+
+
+def _list_files(root: Path) -> dict[str, Path]:
+    listed = {path.stem: path for path in root.glob("splits/*.txt") if not path.name.startswith(".")}
+    return listed or {name: path for name in _LISTS_IN_ROOT if (path := root / f"{name}.txt").is_file()}
+
+
+def _sub_folders(root: Path) -> dict[str, _Places]:
+    below = {path.name: _Places(path, root / "masks" / path.name) for path in root.glob("images/*")}
+    above = {path.name: _Places(path / "images", path / "masks") for path in root.glob("*")}
+    found = {name: places for name, places in below.items() if places.exist()}
+    return found or {name: places for name, places in above.items() if places.exist()}
+
+
+def _by_rules(places: _Places, rules: Sequence[str], where: str) -> Callable[[], list[FilePair]]:
+    return lambda: places.pairs(lambda stems: select_stems(rules, stems, where))
+
+
+def _by_list(places: _Places, path: Path) -> Callable[[], list[FilePair]]:
+    return lambda: places.pairs(lambda _: read_split_file(path))
+
+
+def _every(places: _Places) -> Callable[[], list[FilePair]]:
+    return lambda: places.pairs(lambda stems: stems)
+
+
+def _by_default(places: _Places, name: str) -> Callable[[], list[FilePair]]:
+    return lambda: places.pairs(lambda stems: default_splits(stems)[name])

@@ -1,0 +1,159 @@
+"""The files of an artifact, written into a folder that is still hidden from readers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropclass_deploy import __version__
+from dropclass_deploy.core.files import write_json, write_text
+from dropclass_deploy.core.manifest import Manifest, hash_files, write_manifest
+from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.data.images import write_png
+from dropclass_deploy.export.graphs import onnx_version
+from dropclass_deploy.export.labels import write_labels
+from dropclass_deploy.export.model_card import CardFacts, model_card
+from dropclass_deploy.export.monai_bundle import bundle_metadata
+from dropclass_deploy.export.networks import ResizedLogits
+from dropclass_deploy.export.options import NOT_STATED, ExportOptions
+from dropclass_deploy.export.preparation import Job
+from dropclass_deploy.export.reference import TorchReference, write_references
+from dropclass_deploy.export.sample import SampleCheck, check_sample, sample_image
+from dropclass_deploy.export.source import Source
+from dropclass_deploy.export.to_onnx import Traced, save_logits, save_mask
+from dropclass_deploy.training.run import save_module
+
+MODELS = "models"
+LOGITS_FILE = f"{MODELS}/model.onnx"
+MASK_FILE = f"{MODELS}/model.mask.onnx"
+WEIGHTS_FILE = f"{MODELS}/model.safetensors"
+PREPROCESS_FILE = "preprocess.json"
+
+
+def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -> None:
+    """Write every file of an artifact into an empty ``folder``, the manifest last.
+
+    Raises:
+        GateRefusedError: when ONNX Runtime and torch disagree on the sample.
+        ModelError: when the ONNX files cannot be written.
+    """
+    source, options = job.source, job.options
+    versions = library_versions()
+    with reporter.phase("writing the networks"):
+        _write_networks(folder, job, traced)
+        check = _write_sample(folder, job)
+    references = _write_reference_masks(folder, job, reporter)
+    write_text(folder / "LICENSE", _licence_text(options))
+    write_json(folder / PREPROCESS_FILE, source.preprocess.model_dump(mode="json"))
+    write_labels(folder, source.classes, options.codes)
+    card = model_card(source, options, CardFacts(job.name, check, references, job.notes))
+    write_text(folder / "docs" / "README.md", card)
+    write_json(folder / "configs" / "metadata.json", _bundle(job, versions))
+    write_manifest(folder, _manifest(folder, job, versions))
+
+
+def _write_networks(folder: Path, job: Job, traced: Traced) -> None:
+    metadata = onnx_metadata(job.source, job.options)
+    (folder / MODELS).mkdir(parents=True)
+    save_logits(traced, folder / LOGITS_FILE, metadata)
+    save_mask(traced, job.source.preprocess, folder / MASK_FILE, metadata)
+    save_module(folder / WEIGHTS_FILE, job.source.network)
+
+
+def _write_sample(folder: Path, job: Job) -> SampleCheck:
+    preprocess = job.source.preprocess
+    image = sample_image(job.dataset, preprocess.size)
+    network = ResizedLogits(job.source.network).eval()
+    files = (folder / LOGITS_FILE, folder / MASK_FILE)
+    check = check_sample(network, preprocess, job.options.shape, image, *files)
+    write_png(folder / "sample" / "image.png", image)
+    write_png(folder / "sample" / "mask.png", check.mask)
+    return check
+
+
+def _write_reference_masks(folder: Path, job: Job, reporter: Reporter) -> int:
+    if job.dataset is None or job.options.reference_limit == 0:
+        return 0
+    reference = TorchReference(job.source.network, job.source.preprocess)
+    with reporter.phase("storing the reference masks") as advance:
+        return write_references(folder, job.dataset, reference, advance, job.options.reference_limit)
+
+
+def _licence_text(options: ExportOptions) -> str:
+    if options.licence == NOT_STATED:
+        return "The licence of this model's weights was not stated when it was exported.\n"
+    return f"Licence of this model's weights, as its author states it: {options.licence}\n"
+
+
+def onnx_metadata(source: Source, options: ExportOptions) -> dict[str, str]:
+    """``metadata_props`` of both ONNX files: what is needed to use one without the folder around it."""
+    classes = source.classes
+    return {
+        "class_names": _json(list(classes.names)),
+        "palette": _json([list(colour) for colour in classes.palette]),
+        "preprocess": _json(source.preprocess.model_dump(mode="json")),
+        "ignore_index": _json(classes.ignore_index),
+        "rare_classes": _json([classes.names[index] for index in classes.rare]),
+        "model_author": options.author,
+        "model_license": options.licence,
+        "provenance": _json({"model": source.model, "deploy_head": source.deploy_head, **source.provenance}),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what takes part in an export."""
+    versions = {
+        "dropclass-deploy": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx_version(),
+        "numpy": np.__version__,
+    }
+    for package in ("onnxscript", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _bundle(job: Job, versions: dict[str, str]) -> dict[str, Any]:
+    source, options = job.source, job.options
+    description = f"Network {source.model} with its {source.deploy_head} head, for use in ONNX runtimes"
+    return bundle_metadata(
+        job.name,
+        description,
+        source.classes,
+        source.preprocess,
+        options.shape,
+        versions,
+        author=options.author,
+        licence=options.licence,
+    )
+
+
+def _manifest(folder: Path, job: Job, versions: dict[str, str]) -> Manifest:
+    source, options = job.source, job.options
+    return Manifest(
+        name=job.name,
+        model=source.model,
+        deploy_head=source.deploy_head,
+        precision="fp32",
+        shape=options.shape,
+        opset=options.opset,
+        classes=source.classes,
+        preprocess=source.preprocess,
+        files=hash_files(folder),
+        versions=versions,
+        provenance={**source.provenance, "author": options.author, "licence": options.licence},
+    )

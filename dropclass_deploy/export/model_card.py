@@ -1,0 +1,178 @@
+"""``docs/README.md``: the model card. Every figure in it was measured; what was not measured is said to be so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dropclass_deploy.export.options import ExportOptions
+from dropclass_deploy.export.sample import SampleCheck
+from dropclass_deploy.export.shapes import describe_shape
+from dropclass_deploy.export.source import Source
+
+_RUN_IT = """\
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+session = ort.InferenceSession("models/model.mask.onnx", providers=["CPUExecutionProvider"])
+names = open("labels.txt", encoding="utf-8").read().splitlines()
+image = Image.open("sample/image.png").convert("RGB"){resize}
+batch = np.repeat(np.asarray(image)[None], {batch}, axis=0)  # uint8 (N, H, W, 3)
+mask = session.run(["mask"], {{"image": batch}})[0][0]  # uint8 (H, W), class ids
+expected = np.asarray(Image.open("sample/mask.png"))
+print("pixels that differ from sample/mask.png:", int((mask != expected).sum()))
+for index, pixels in enumerate(np.bincount(mask.ravel(), minlength=len(names))):
+    print(names[index], pixels)
+"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card tells beside the source and the options.
+
+    Attributes:
+        name: of the artifact.
+        check: what the gate at export measured.
+        references: how many reference masks are stored.
+        notes: sentences about what the export decided by itself.
+    """
+
+    name: str
+    check: SampleCheck
+    references: int
+    notes: tuple[str, ...]
+
+
+def model_card(source: Source, options: ExportOptions, facts: CardFacts) -> str:
+    """The model card as Markdown."""
+    sections = [
+        f"# {_escaped(facts.name)}\n\n{_summary(source, options)}",
+        _section("Run it", _how_to_run(source, options)),
+        _section("Preprocessing", _preprocessing(source)),
+        _section("Classes", _classes(source)),
+        _section("Measured before export", _evaluation(source)),
+        _section("Measured at export", _export_check(facts)),
+        _section("Limits", _limits(source, facts)),
+        _section("Provenance and licence", _provenance(source, options)),
+    ]
+    return "".join(sections)
+
+
+def _section(title: str, body: str) -> str:
+    return f"\n## {title}\n\n{body}"
+
+
+def _escaped(text: Any) -> str:
+    """Text that cannot end a table cell or start markup."""
+    return "".join("\\" + sign if sign in r"\`*_[]<>|#" else sign for sign in " ".join(str(text).split()))
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _summary(source: Source, options: ExportOptions) -> str:
+    return (
+        f"Semantic segmentation into {len(source.classes)} classes: network `{source.model}`, deploy head "
+        f"`{source.deploy_head}`, float32, input shape `{describe_shape(options.shape)}`, ONNX opset {options.opset}.\n\n"
+        "- `models/model.mask.onnx`: `image` uint8 (N, H, W, 3) RGB → `mask` uint8 (N, H, W) of class ids\n"
+        "- `models/model.onnx`: `image` float32 (N, 3, H, W), normalised → `logits` float32 (N, C, H, W)\n"
+        "- `models/model.safetensors`: the network's state dict\n"
+        "- `manifest.json`: the sha256 of every file\n"
+    )
+
+
+def _how_to_run(source: Source, options: ExportOptions) -> str:
+    size = source.preprocess.size
+    resize = f".resize({size[::-1]}, Image.Resampling.BILINEAR)" if size else ""
+    code = _RUN_IT.format(resize=resize, batch=options.shape[0] or 1)
+    text = f"From this folder, with `pip install onnxruntime numpy pillow`:\n\n```python\n{code}```\n"
+    if size:
+        text += (
+            f"\nThe mask comes at {size[0]}×{size[1]}. For a mask at the image's own size, resize the logits of "
+            "`models/model.onnx` (bilinear, half-pixel centres) and take the argmax there; never stretch a mask.\n"
+        )
+    return text
+
+
+def _preprocessing(source: Source) -> str:
+    spec = source.preprocess
+    size = f"resized to {spec.size[0]}×{spec.size[1]} (Pillow bilinear)" if spec.size else "at its own size"
+    return (
+        f"RGB, each image {size}, then `(image / 255 − mean) / std` with mean {list(spec.mean)} and std "
+        f"{list(spec.std)} in R, G, B order. `models/model.mask.onnx` has the normalisation inside. The same "
+        "specification stands in `preprocess.json` and in the metadata of both ONNX files.\n"
+    )
+
+
+def _classes(source: Source) -> str:
+    table = source.classes
+    rows = [
+        [str(index), _escaped(name), "#{:02x}{:02x}{:02x}".format(*colour), "rare" if table.is_rare(index) else ""]
+        for index, (name, colour) in enumerate(zip(table.names, table.palette, strict=True))
+    ]
+    text = _table(["id", "class", "colour", ""], rows) + f"\nLabel value {table.ignore_index} counts nowhere."
+    if not table.rare:
+        text += " Which classes are rare is not known: no training pixels were counted."
+    return text + "\n"
+
+
+def _evaluation(source: Source) -> str:
+    evaluation = source.evaluation
+    heads: Mapping[str, Any] = (evaluation or {}).get("heads", {})
+    if not evaluation or not heads:
+        return "Accuracy was not measured.\n"
+    where = f"{_escaped(evaluation.get('data', '?'))}, split {_escaped(evaluation.get('split', '?'))}"
+    names = list(heads)
+    totals = [
+        [label, *(_percent(heads[head].get(key)) for head in names)]
+        for label, key in (("mIoU", "miou"), ("rare mIoU", "rare_miou"), ("pixel accuracy", "pixel_accuracy"))
+    ]
+    return (
+        f"PyTorch, {where}, {evaluation.get('images', '?')} images, one confusion matrix over the whole split, in "
+        f"per cent. The exported head is `{source.deploy_head}`.\n\n"
+        + _table(["IoU", *names], [*_class_rows(heads), *totals])
+        + "\n–: the class occurs neither in the labels nor in the masks.\n"
+    )
+
+
+def _class_rows(heads: Mapping[str, Any]) -> list[list[str]]:
+    columns = [{row["name"]: row for row in result.get("classes", [])} for result in heads.values()]
+    return [[_escaped(name), *(_percent(column.get(name, {}).get("iou")) for column in columns)] for name in columns[0]]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _export_check(facts: CardFacts) -> str:
+    check = facts.check
+    stored = (
+        f"{facts.references} reference masks of the PyTorch model are stored" if facts.references else "None stored"
+    )
+    return (
+        f"On `sample/image.png`, ONNX Runtime against PyTorch: {check.disagreement:.4%} of the mask's pixels differ, the "
+        f"largest difference of a logit is {check.largest_difference:.3g}.\n\n"
+        "Parity class by class was not measured at export time. `dropclass verify` measures it and writes "
+        f"`evidence/parity.json`. Reference masks: {stored}.\n"
+    )
+
+
+def _limits(source: Source, facts: CardFacts) -> str:
+    lines = [*facts.notes]
+    if source.preprocess.size is None:
+        lines.append("Each image runs at its own size; sizes unlike those of the training data were not measured.")
+    lines += [
+        "Images unlike the training data were not measured; there the figures above say nothing.",
+        "Latency was not measured at export time; `dropclass bench` measures it where the model shall run.",
+    ]
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _provenance(source: Source, options: ExportOptions) -> str:
+    rows = [[_escaped(key), _escaped(value)] for key, value in source.provenance.items()]
+    rows += [["author", _escaped(options.author)], ["licence of the weights", _escaped(options.licence)]]
+    return _table(["", ""], rows)

@@ -1,0 +1,90 @@
+"""``configs/metadata.json``: the artifact as a MONAI bundle, written without MONAI.
+
+Source of the layout: the MONAI bundle specification (docs.monai.io, "MONAI Bundle Specification"), required fields and
+``network_data_format``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.export.shapes import Shape
+
+BUNDLE_VERSION = "1.0.0"
+MONAI_VERSION = "1.6.1"
+"""The release whose bundle specification the file follows; MONAI itself is not used."""
+
+_REQUIRED = ("onnx", "onnxruntime")
+
+
+def bundle_metadata(
+    name: str,
+    description: str,
+    classes: ClassTable,
+    preprocess: Preprocess,
+    shape: Shape,
+    versions: dict[str, str],
+    *,
+    author: str,
+    licence: str,
+) -> dict[str, Any]:
+    """``metadata.json`` of the network ``models/model.onnx`` as a dict.
+
+    Args:
+        versions: library → version; "torch" and "numpy" must be there.
+    """
+    return {
+        "version": BUNDLE_VERSION,
+        "changelog": {BUNDLE_VERSION: "exported by dropclass-deploy"},
+        "monai_version": MONAI_VERSION,
+        "pytorch_version": versions["torch"],
+        "numpy_version": versions["numpy"],
+        "required_packages_version": {key: versions[key] for key in _REQUIRED if key in versions},
+        "name": name,
+        "task": f"semantic segmentation into {len(classes)} classes",
+        "description": description,
+        "authors": author,
+        "copyright": licence,
+        "network_data_format": {
+            "inputs": {"image": _image_format(preprocess, shape)},
+            "outputs": {"pred": _prediction_format(classes, shape)},
+        },
+    }
+
+
+def _spatial(shape: Shape) -> list[int | str]:
+    return ["*" if size is None else size for size in shape[1:]]
+
+
+def _image_format(preprocess: Preprocess, shape: Shape) -> dict[str, Any]:
+    scale, shift = preprocess.scale_and_shift()
+    # float32 → shortest decimal that means the same float32
+    limits = [float(str(value)) for value in (np.min(shift), np.max(255 * scale + shift))]
+    return {
+        "type": "image",
+        "format": "RGB",
+        "modality": "n/a",
+        "num_channels": 3,
+        "spatial_shape": _spatial(shape),
+        "dtype": "float32",
+        "value_range": limits,
+        "is_patch_data": False,
+        "channel_def": {"0": "red", "1": "green", "2": "blue"},
+    }
+
+
+def _prediction_format(classes: ClassTable, shape: Shape) -> dict[str, Any]:
+    return {
+        "type": "image",
+        "format": "logits",
+        "num_channels": len(classes),
+        "spatial_shape": _spatial(shape),
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": False,
+        "channel_def": {str(index): name for index, name in enumerate(classes.names)},
+    }

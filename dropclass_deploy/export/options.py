@@ -1,0 +1,53 @@
+"""How an artifact is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.export.graphs import OPSETS
+from dropclass_deploy.export.shapes import DYNAMIC, Shape, checked_shape
+from dropclass_deploy.export.source import HEADS
+
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of ``export_artifact``; contradictions are refused at construction.
+
+    Attributes:
+        deploy_head: "plain" or "folded"; None takes the run's choice.
+        shape: (N, H, W) of the ONNX inputs, None where dynamic; height and width are both fixed or both dynamic.
+        opset: 18–20.
+        data: data set, or FORMAT:PATH, for the sample and the stored reference masks; None takes what the run was
+            trained on.
+        split: of ``data``.
+        reference_limit: at most so many reference masks; 0 stores none, None the whole split.
+        overwrite: replace an artifact that stands at the output.
+        author: of the model, as text.
+        licence: of the weights, as text.
+        codes: class name → SNOMED CT code.
+    """
+
+    deploy_head: str | None = None
+    shape: Shape = DYNAMIC
+    opset: int = 18
+    data: str | Dataset | None = None
+    split: str = "val"
+    reference_limit: int | None = None
+    overwrite: bool = False
+    author: str = NOT_STATED
+    licence: str = NOT_STATED
+    codes: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        checked_shape(self.shape)
+        if self.opset not in OPSETS:
+            raise UserError(f"opset {self.opset} is not offered", expected=f"one of {', '.join(map(str, OPSETS))}")
+        if self.deploy_head is not None and self.deploy_head not in HEADS:
+            raise UserError(f"there is no deploy head {self.deploy_head!r}", expected=" or ".join(HEADS))
+        if self.reference_limit is not None and self.reference_limit < 0:
+            raise UserError(f"reference_limit is {self.reference_limit}", expected="0 or more")

@@ -1,0 +1,105 @@
+"""The sample image of an artifact, and the gate at export: ONNX Runtime against torch on that image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from dropclass_deploy.core.errors import GateRefusedError
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.images import resize_image
+from dropclass_deploy.export.mask_head import MaskModel
+from dropclass_deploy.export.shapes import Shape
+from dropclass_deploy.serving.runtimes.registry import open_runtime
+
+MAX_DISAGREEMENT = 1e-4
+"""Share of pixels, as the float32 rule of the parity gate: a few near-ties may fall the other way."""
+
+_PROCEDURAL_SIZE = (192, 256)
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+
+
+def sample_image(dataset: Dataset | None, size: tuple[int, int] | None) -> Image:
+    """uint8 (H, W, 3): the first image of ``dataset``, or a drawn one; resized to ``size`` when the network needs one."""
+    image = dataset.image(0) if dataset is not None and len(dataset) else procedural_image(size or _PROCEDURAL_SIZE)
+    return image if size is None else resize_image(image, size)
+
+
+def procedural_image(size: tuple[int, int]) -> Image:
+    """A fixed test picture uint8 (H, W, 3): colour gradients, a disc and a grid, the same on every machine."""
+    height, width = size
+    rows, columns = np.mgrid[0:height, 0:width]
+    down, across = rows / max(height - 1, 1), columns / max(width - 1, 1)
+    picture = np.stack([255 * down, 255 * across, 255 * (1 - down) * (1 - across)], axis=-1)
+    disc = (down - 0.5) ** 2 + (across - 0.5) ** 2 < 0.09
+    picture[disc] = 255 - picture[disc]
+    picture[(rows % 16 == 0) | (columns % 16 == 0)] //= 2
+    return picture.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class SampleCheck:
+    """What the gate at export measured on the sample.
+
+    Attributes:
+        mask: uint8 (H, W), what ``models/model.mask.onnx`` gives.
+        disagreement: share of its pixels that differ from torch.
+        logits_disagreement: share of pixels where the argmax of ``models/model.onnx`` differs from torch.
+        largest_difference: largest absolute difference of a logit.
+    """
+
+    mask: Mask
+    disagreement: float
+    logits_disagreement: float
+    largest_difference: float
+
+
+def check_sample(
+    network: nn.Module, preprocess: Preprocess, shape: Shape, image: Image, logits_file: Path, mask_file: Path
+) -> SampleCheck:
+    """Run the two ONNX files on ``image`` and hold them against the torch network.
+
+    Args:
+        network: (N, 3, H, W) → logits (N, C, H, W) at the input's size, float32 on the CPU in eval mode.
+        image: uint8 (H, W, 3) of a size that the files take.
+
+    Raises:
+        GateRefusedError: when they disagree on more than 1e-4 of the pixels, or a logit is not finite.
+    """
+    batch = np.repeat(image[None], shape[0] or 1, axis=0)
+    pixels = preprocess.normalise(batch)
+    with torch.inference_mode():
+        expected_logits = network(torch.from_numpy(pixels)).numpy()
+        expected = MaskModel(network, preprocess).eval()(torch.from_numpy(batch)).numpy()
+    with open_runtime(logits_file) as runtime:
+        logits = runtime.run({"image": pixels})["logits"]
+    with open_runtime(mask_file) as runtime:
+        mask = runtime.run({"image": batch})["mask"]
+    if not np.isfinite(logits).all():
+        raise GateRefusedError("the exported network gives NaN or infinite logits on the sample image")
+    result = SampleCheck(
+        mask=np.asarray(mask[0], dtype=np.uint8),
+        disagreement=float((mask != expected).mean()),
+        logits_disagreement=float((logits.argmax(axis=1) != expected).mean()),
+        largest_difference=float(np.abs(logits - expected_logits).max()),
+    )
+    _judge(result)
+    return result
+
+
+def _judge(check: SampleCheck) -> None:
+    for name, share in (("model.mask.onnx", check.disagreement), ("model.onnx", check.logits_disagreement)):
+        if share > MAX_DISAGREEMENT:
+            raise GateRefusedError(
+                f"the export is refused: {name} under ONNX Runtime and the torch model disagree on {share:.4%} of the "
+                f"sample's pixels (at most {MAX_DISAGREEMENT:.2%}); largest logit difference "
+                f"{check.largest_difference:.3g}"
+            )

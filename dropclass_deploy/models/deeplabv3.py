@@ -1,0 +1,84 @@
+"""DeepLabV3 with MobileNetV3-Large: torchvision's network, returning its logits as a tensor.
+
+Source: Chen et al., arXiv 1706.05587; Howard et al., arXiv 1905.02244; built by torchvision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torchvision.models import MobileNet_V3_Large_Weights
+from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
+from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large as build
+
+from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.models.weights import StateDict, Weights
+
+_BACKBONE_NAMES = {f"backbone:{weight.name}": weight for weight in MobileNet_V3_Large_Weights}
+_NETWORK_NAMES = {weight.name: weight for weight in DeepLabV3_MobileNet_V3_Large_Weights}
+
+
+class TensorLogits(nn.Module):
+    """A torchvision segmentation network that returns only its logits (N, C, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C, H, W) of images (N, 3, H, W)."""
+        return logits_of(self.network(images))
+
+
+def deeplabv3_mobilenet_v3_large(num_classes: int, weights: str | None = None) -> nn.Module:
+    """Build DeepLabV3-MobileNetV3-Large without the auxiliary head.
+
+    Args:
+        num_classes: C.
+        weights: None; ``"COCO_WITH_VOC_LABELS_V1"`` (whole network); ``"backbone:IMAGENET1K_V1"`` or ``…V2``; or a
+            local file with the state dict of either. The classifier's last convolution keeps its random start when the
+            weights have another number of classes.
+
+    Raises:
+        ModelError: for weights that cannot be found or do not fit.
+    """
+    network = build(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
+    if weights is not None:
+        _load(network, Weights(named=_downloads()).read(weights), weights)
+    return TensorLogits(network)
+
+
+def _downloads() -> dict[str, Callable[[], StateDict]]:
+    every: dict[str, Any] = {**_NETWORK_NAMES, **_BACKBONE_NAMES}
+    return {name: partial(_download, weight) for name, weight in every.items()}
+
+
+def _download(weight: Any) -> StateDict:
+    return cast(StateDict, weight.get_state_dict(progress=False))
+
+
+def _load(network: nn.Module, state: StateDict, name: str) -> None:
+    """Load what fits: the whole network, or a classification network's ``features`` into the backbone."""
+    own = network.state_dict()
+    if any(key.startswith("features.") for key in state):
+        state = {
+            "backbone." + key.removeprefix("features."): value
+            for key, value in state.items()
+            if key.startswith("features.")
+        }
+    state = {key.removeprefix("network."): value for key, value in state.items()}
+    last = ("classifier.4.weight", "classifier.4.bias")
+    fitting = {key: value for key, value in state.items() if key in own and (own[key].shape == value.shape)}
+    wrong = sorted(key for key in state if key in own and key not in fitting and key not in last)
+    missing = sorted(key for key in own if key.startswith("backbone.") and key not in fitting)
+    if wrong or missing:
+        raise ModelError(
+            f"the weights {name!r} do not fit: {len(wrong)} tensors of another shape, {len(missing)} backbone tensors "
+            f"missing (first: {(wrong or missing)[0]})",
+            expected="a MobileNetV3-Large backbone or a DeepLabV3-MobileNetV3-Large",
+        )
+    network.load_state_dict(fitting, strict=False)

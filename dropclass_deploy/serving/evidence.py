@@ -1,0 +1,44 @@
+"""Where measurements are written: ``evidence/`` of the artifact, or wherever the caller wants them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.core.files import write_json
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Make the folder of ``path`` and see that it can be written to, before anything long is measured.
+
+    Args:
+        path: of the file that will be written.
+        option: the command line option that names another place.
+
+    Raises:
+        UserError: when it cannot be written, naming the option.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(path, option, error.strerror or str(error)) from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise _refusal(path, option, "permission denied")
+
+
+def write_evidence(path: Path, content: dict[str, Any], option: str) -> None:
+    """Write a measurement as JSON, atomically. Raises UserError naming ``option`` when it cannot be written."""
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise _refusal(path, option, error.strerror or str(error)) from error
+
+
+def _refusal(path: Path, option: str, reason: str) -> UserError:
+    return UserError(
+        f"{path} cannot be written ({reason})",
+        expected="a folder that can be written",
+        remedy=f"name another with {option}",
+    )

@@ -1,0 +1,50 @@
+"""Runtimes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.serving.runtimes.base import Runtime, fallback_problem
+from dropclass_deploy.serving.runtimes.onnx_runtime import OnnxRuntime
+
+AUTO = "auto"
+
+
+def _onnxruntime_cpu(path: Path, threads: int | None) -> Runtime:
+    return OnnxRuntime(path, threads=threads)
+
+
+RUNTIMES: dict[str, Callable[[Path, int | None], Runtime]] = {"onnxruntime": _onnxruntime_cpu}
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Every name that ``open_runtime`` takes."""
+    return (AUTO, *RUNTIMES)
+
+
+def open_runtime(
+    path: str | Path, runtime: str = AUTO, threads: int | None = None, *, allow_fallback: bool = False
+) -> Runtime:
+    """Load a network file.
+
+    Args:
+        path: of the file.
+        runtime: one of ``runtime_names()``; "auto" is ONNX Runtime on the CPU.
+        threads: of one operator; None leaves the choice to the runtime.
+        allow_fallback: hand back a runtime whose provider is not the one asked for (a caller that judges it, such as
+            the parity gate, looks at ``fallback_problem``) instead of raising.
+
+    Raises:
+        UserError: for an unknown name, or when another provider than the one asked for would run the network.
+        MissingExtraError: when the runtime's library is not installed. ArtifactError: when the file cannot be loaded.
+    """
+    if runtime not in runtime_names():
+        raise UserError(f"there is no runtime {runtime!r}", expected=f"one of {', '.join(runtime_names())}")
+    opened = RUNTIMES["onnxruntime" if runtime == AUTO else runtime](Path(path), threads)
+    problem = fallback_problem(opened)
+    if problem and not allow_fallback:
+        opened.close()
+        raise UserError(problem, remedy="name the runtime that you want, or install what it needs")
+    return opened

@@ -1,0 +1,200 @@
+"""``DropClass(model)``: any segmentation network, plus a branch that exists only in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.dropclass.gate import Divisor, drop_features, drop_features_through
+from dropclass_deploy.training.dropclass.probe import find_classifier
+from dropclass_deploy.training.dropclass.schedule import linear, sample_dropped
+
+
+@dataclass(frozen=True)
+class DropClassOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        logits: what the model returned as logits, (N, C, H, W) or (N, C, h, w).
+        drop_logits: of the branch, (N, C, h, w), at the classifier's own resolution.
+        dropped: z, or None when nothing was dropped.
+        align_corners: of the model's own resize from (h, w) to (H, W); None when it does not resize.
+        output: all that the model returned.
+    """
+
+    logits: Tensor
+    drop_logits: Tensor
+    dropped: int | None
+    align_corners: bool | None
+    output: Any
+
+
+class DropBranch(nn.Sequential):
+    """The block after the drop: 1×1 convolution with bias, BatchNorm, ReLU, K → K channels.
+
+    The paper says "a convolutional layer"; the authors' code has these three.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class DropClass(nn.Module):
+    """Train ``model`` with DropClass (arXiv 2111.00531, Algorithm 1); the model itself stays untouched.
+
+    A (N, K, h, w), the classifier's input, is seen by a hook that lives only during a forward pass. The branch computes
+    h(block(A'_drop)) with the model's own classifier h.
+
+    Args:
+        model: a network whose logits come from a last linear Conv2d; see ``logits_of`` for its output.
+        classifier: path of that convolution, when it cannot be found; or of a whole head (any module that maps
+            features to logits), whose importance then comes from vector-Jacobian products.
+        example: an input for the probe; default 1×3×64×64 noise.
+        divisor: of the mean over classes, see ``drop_features``.
+        detach_importance: let no gradient flow through S into the classifier's weight. Default False, as in the authors'
+            code; always True for a non-linear head.
+        max_drop_probability: probability of dropping a class at progress 1, for ``dropped="sample"``.
+
+    Raises:
+        ModelError: when the classifier cannot be found or is not one that DropClass can use.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classifier: str | None = None,
+        *,
+        example: Tensor | None = None,
+        divisor: Divisor = "kept",
+        detach_importance: bool = False,
+        max_drop_probability: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= max_drop_probability <= 1.0:
+            raise ModelError(f"max_drop_probability is {max_drop_probability}", expected="0 … 1")
+        if divisor not in ("kept", "all"):
+            raise ModelError(f"divisor is {divisor!r}", expected='"kept" or "all"')
+        self.classifier = find_classifier(model, classifier, example)
+        self.model = model
+        self.branch = DropBranch(self.classifier.channels)
+        reference = next(model.parameters(), torch.zeros(()))
+        self.branch.to(device=reference.device, dtype=reference.dtype)
+        self.divisor: Divisor = divisor
+        self.detach_importance = detach_importance
+        self.max_drop_probability = max_drop_probability
+
+    @property
+    def num_classes(self) -> int:
+        """C, channels of the logits."""
+        return self.classifier.num_classes
+
+    @property
+    def head(self) -> nn.Module:
+        """The model's classifier h."""
+        return self.model.get_submodule(self.classifier.path)
+
+    def forward(
+        self,
+        images: Tensor,
+        dropped: int | Literal["sample"] | None = None,
+        *,
+        progress: float | None = None,
+        generator: torch.Generator | None = None,
+        among: Tensor | None = None,
+    ) -> DropClassOutput:
+        """Run the model and the branch.
+
+        Args:
+            images: (N, 3, H, W).
+            dropped: z, None for nothing, or "sample".
+            progress: share of training done in [0, 1]; needed for "sample".
+            generator: CPU generator; needed for "sample".
+            among: labels; "sample" then draws among the classes in them.
+        """
+        z = self._choose(dropped, progress, generator, among)
+        with self._capture() as captured:
+            output = self.model(images)
+        if len(captured) != 1:
+            raise ModelError(
+                f"the classifier {self.classifier.path!r} ran {len(captured)} times in one pass", expected="once"
+            )
+        return DropClassOutput(
+            logits=logits_of(output),
+            drop_logits=self._drop(captured[0], z),
+            dropped=z,
+            align_corners=self.classifier.align_corners,
+            output=output,
+        )
+
+    def _choose(
+        self,
+        dropped: int | Literal["sample"] | None,
+        progress: float | None,
+        generator: torch.Generator | None,
+        among: Tensor | None,
+    ) -> int | None:
+        if isinstance(dropped, str):
+            if dropped != "sample" or progress is None or generator is None:
+                raise ModelError(
+                    f"dropped is {dropped!r}", expected='an id, None, or "sample" with progress=… and generator=…'
+                )
+            probability = linear(progress, self.max_drop_probability)
+            return sample_dropped(self.num_classes, probability, generator, among=among)
+        if dropped is not None and not 0 <= dropped < self.num_classes:
+            raise ModelError(f"the dropped class is {dropped}", expected=f"0 … {self.num_classes - 1}, or None")
+        return dropped
+
+    def _drop(self, features: Tensor, dropped: int | None) -> Tensor:
+        """Logits (N, C, h, w) of the branch."""
+        head = self.head
+        if self.classifier.linear:
+            weight = cast(Tensor, head.weight)
+            weight = weight.detach() if self.detach_importance else weight
+            return logits_of(head(self.branch(drop_features(features, weight, dropped, self.divisor))))
+        # A copy, for heads that work in place: the branch's ReLU needs its output in the backward pass.
+        block = self.branch(drop_features_through(head, features, dropped, self.divisor)).clone()
+        # A BatchNorm inside the head must not count the branch's features into the statistics that ship.
+        buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
+        return logits_of(torch.func.functional_call(head, buffers, (block,)))
+
+    @contextmanager
+    def _capture(self) -> Iterator[list[Tensor]]:
+        """Inputs of the classifier while the block runs."""
+        captured: list[Tensor] = []
+
+        def capture(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            # A head of several modules may work in place on what it is given; a convolution never does.
+            captured.append(inputs[0] if self.classifier.linear else inputs[0].clone())
+
+        hook = self.head.register_forward_pre_hook(capture)
+        try:
+            yield captured
+        finally:
+            hook.remove()
+
+
+def strip(method: nn.Module) -> nn.Module:
+    """The plain model out of a ``DropClass``: the very object, same state_dict keys, same outputs bit for bit.
+
+    Wrappers that other libraries put around a module (DistributedDataParallel, torch.compile) are looked through.
+
+    Raises:
+        ModelError: when there is no ``DropClass`` inside.
+    """
+    module: Any = method
+    while not isinstance(module, DropClass):
+        inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
+        if not isinstance(inner, nn.Module):
+            raise ModelError(f"strip was given a {type(method).__name__}", expected="a DropClass")
+        module = inner
+    return module.model

@@ -1,0 +1,84 @@
+"""Pooled evaluation of a PyTorch network, at the labels' own resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.metrics import Scores, confusion_matrix, scores
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.progress import Advance
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.images import resize_image
+from dropclass_deploy.models.outputs import logits_of
+
+
+@dataclass(frozen=True)
+class TorchSegmenter:
+    """A PyTorch network as image → mask: the reference that an artifact is held against.
+
+    Attributes:
+        model: (N, 3, H, W) → logits; put into eval mode by the caller.
+        preprocess: between the decoded image and the network.
+        device: where the model is.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Mask uint8 (H, W) of an RGB image uint8 (H, W, 3), at the image's size.
+
+        The logits are resized to it (bilinear, half-pixel centres), then the argmax is taken; ties go to the lowest id.
+        """
+        resized = image if self.preprocess.size is None else resize_image(image, self.preprocess.size)
+        tensor = torch.from_numpy(self.preprocess.normalise(resized)).to(self.device)
+        with torch.inference_mode():
+            logits = logits_of(self.model(tensor)).float()
+            if logits.shape[-2:] != image.shape[:2]:
+                logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+            mask: npt.NDArray[np.uint8] = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        return mask
+
+
+def evaluate_network(
+    model: nn.Module,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    *,
+    device: torch.device | None = None,
+    rare: tuple[int, ...] = (),
+    advance: Advance | None = None,
+) -> Scores:
+    """Pooled scores of ``model`` over every image of ``dataset``; the model's training mode is restored.
+
+    Args:
+        rare: ids of the rare classes (of the *training* pixels).
+
+    Raises:
+        DataError: when the data set is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    segment = TorchSegmenter(model, preprocess, device or next(model.parameters()).device)
+    count = len(dataset.classes)
+    total = np.zeros((count, count), dtype=np.int64)
+    try:
+        for index in range(len(dataset)):
+            mask = segment(dataset.image(index))
+            total += confusion_matrix(dataset.mask(index), mask, count, dataset.classes.ignore_index)
+            if advance is not None:
+                advance(index + 1, len(dataset))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return scores(total, rare)

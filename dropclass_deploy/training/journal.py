@@ -1,0 +1,97 @@
+"""``metrics.jsonl``: one JSON object a line, every loss term by name."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from dropclass_deploy.core.files import write_text
+from dropclass_deploy.training.methods import StepLoss
+from dropclass_deploy.training.run import METRICS
+
+
+class Journal:
+    """Appends records; on resuming, those after the checkpoint are dropped first, so that no step stands twice."""
+
+    def __init__(self, folder: Path, start: int, *, enabled: bool = True) -> None:
+        self._path = folder / METRICS
+        self._enabled = enabled
+        if enabled:
+            write_text(self._path, "".join(line + "\n" for line in _lines_up_to(self._path, start)))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        if self._enabled:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    if not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # a line that a kill cut short
+        if record.get("step", 0) <= step:
+            kept.append(line)
+    return kept
+
+
+class Meter:
+    """Means of the loss terms, images a second and the share of time spent waiting for data, since the last flush."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._dropped: int | None = None
+        self._clear()
+
+    def restart(self) -> None:
+        """Leave out the time since the last step (validation, saving) from the rates."""
+        self._mark = time.perf_counter()
+
+    def data_ready(self) -> None:
+        """Called when a batch has arrived."""
+        now = time.perf_counter()
+        self._waiting += now - self._mark
+        self._busy += now - self._mark
+        self._mark = now
+
+    def add(self, loss: StepLoss) -> None:
+        """Count a finished step."""
+        for name, value in {"loss": loss.total.detach(), **loss.terms}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._dropped = loss.dropped
+        self._steps += 1
+        now = time.perf_counter()
+        self._busy += now - self._mark
+        self._mark = now
+
+    def flush(self, step: int, steps: int, lr: float) -> dict[str, Any]:
+        """The record of the steps since the last flush."""
+        count = max(1, self._steps)
+        busy = max(self._busy, 1e-9)
+        record = {
+            "kind": "train",
+            "step": step,
+            "progress": (step - 1) / steps,
+            "lr": lr,
+            **{name: value / count for name, value in self._sums.items()},
+            "dropped": self._dropped,
+            "images_per_s": self._batch_size * count / busy,
+            "data_share": self._waiting / busy,
+        }
+        self._clear()
+        return record
+
+    def _clear(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+        self._dropped = None
+        self._waiting = 0.0
+        self._busy = 0.0
+        self._mark = time.perf_counter()

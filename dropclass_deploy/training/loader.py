@@ -1,0 +1,121 @@
+"""Batches of a run: which images, in which order, augmented how, all determined by (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.training.augment import Augment, resize_pair
+from dropclass_deploy.training.recipe import TrainSection
+
+Pair = tuple[Tensor, Tensor]
+
+
+class StepBatches(Sampler[list[tuple[int, int]]]):
+    """Batches from step ``start`` to the last; each item is (index in the data, number of the sample in the run).
+
+    The run is one stream of samples: pass after pass over the data, each in its own random order. A batch may span two
+    passes, so no image is dropped at a pass's end, and a step's batch is known without playing the steps before it.
+    """
+
+    def __init__(self, num_items: int, batch_size: int, steps: int, seed: int, start: int = 0) -> None:
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.drop_last = True
+        self.steps = steps
+        self.seed = seed
+        self.start = start
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        orders: dict[int, list[int]] = {}
+        for step in range(self.start, self.steps):
+            numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
+            batch = []
+            for number in numbers:
+                epoch, position = divmod(number, self.num_items)
+                if epoch not in orders:
+                    orders = {epoch: self._order(epoch)}
+                batch.append((orders[epoch][position], number))
+            yield batch
+
+    def _order(self, epoch: int) -> list[int]:
+        return torch.randperm(self.num_items, generator=generator_for(self.seed, 1, epoch)).tolist()
+
+
+def generator_for(seed: int, stream: int, number: int) -> torch.Generator:
+    """A CPU generator for one purpose (``stream``) and one step, sample or pass (``number``).
+
+    A multiply-and-mix (splitmix64's constants) keeps neighbouring numbers from sharing generator state.
+    """
+    state = (seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) & (2**64 - 1)
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return torch.Generator().manual_seed((state ^ (state >> 31)) & (2**63 - 1))
+
+
+class TrainingImages(TorchDataset[Pair]):
+    """Augmented pairs of a data set: uint8 image (3, h, w) and uint8 mask (h, w)."""
+
+    def __init__(self, dataset: Dataset, augment: Augment, preprocess: Preprocess, seed: int) -> None:
+        self.dataset = dataset
+        self.augment = augment
+        self.size = preprocess.size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> Pair:
+        index, number = item
+        image = torch.from_numpy(self.dataset.image(index).copy()).permute(2, 0, 1)
+        mask = torch.from_numpy(self.dataset.mask(index).copy())
+        if self.size is not None:
+            image, mask = resize_pair(image, mask, self.size)
+        return self.augment(image, mask, generator_for(self.seed, 2, number))
+
+
+def training_loader(dataset: Dataset, train: TrainSection, preprocess: Preprocess, *, start: int) -> DataLoader[Pair]:
+    """Loader of (images uint8 (N, 3, h, w), labels uint8 (N, h, w)) for steps ``start`` … ``train.steps``.
+
+    Raises:
+        DataError: when the split is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
+    augment = Augment.from_recipe(train, dataset.classes.ignore_index, preprocess.mean)
+    images = TrainingImages(dataset, augment, preprocess, train.seed)
+    batches = StepBatches(len(dataset), train.batch_size, train.steps, train.seed, start)
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=train.workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=train.workers > 0,
+    )
+
+
+def collate(pairs: list[Pair]) -> Pair:
+    """Stack pairs.
+
+    Raises:
+        DataError: when the images differ in size.
+    """
+    sizes = {tuple(image.shape[-2:]) for image, _ in pairs}
+    if len(sizes) > 1:
+        raise DataError(
+            f"one batch holds images of sizes {sorted(sizes)}",
+            expected="one size",
+            remedy="set train.crop: [height, width], or preprocess.size",
+        )
+    return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])

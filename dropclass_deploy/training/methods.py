@@ -1,0 +1,177 @@
+"""The training methods behind one interface: what is optimised, what a step costs, which networks come out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.dropclass import (
+    Classifier,
+    DropClass,
+    DropClassOutput,
+    dropclass_loss,
+    find_classifier,
+    fold,
+    linear,
+    sample_dropped,
+)
+from dropclass_deploy.training.dropclass.wrapper import DropBranch
+from dropclass_deploy.training.loader import generator_for
+from dropclass_deploy.training.losses import check_labels, cross_entropy
+from dropclass_deploy.training.recipe import MethodSection
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """Loss of one step: the sum to differentiate, every term by name (detached), and the dropped class."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    dropped: int | None = None
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Where in the run a step stands; equal on all processes."""
+
+    step: int
+    progress: float
+    seed: int
+    ignore_index: int
+    class_weight: Tensor | None
+
+
+class Method(ABC):
+    """A way of training a network.
+
+    Attributes:
+        model: the network that ``strip`` leaves.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @property
+    def module(self) -> nn.Module:
+        """What the optimiser sees and what the distributed wrapper wraps."""
+        return self.model
+
+    @abstractmethod
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
+        """Run ``module`` (``self.module``, perhaps wrapped) and compute the loss."""
+
+    def deploy_heads(self) -> dict[str, nn.Module]:
+        """The networks that can be deployed, by name; "plain" is always there."""
+        return {"plain": self.model}
+
+    def branch(self) -> nn.Module | None:
+        """What only training and the folded head need, or None."""
+        return None
+
+
+class CrossEntropy(Method):
+    """Plain cross-entropy; on a model with the extra block (``insert_block``) it is the control "CE + block"."""
+
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
+        """Class-weighted cross-entropy."""
+        logits = logits_of(module(images))
+        check_labels(labels, logits.shape[1], context.ignore_index)
+        ce = cross_entropy(logits, labels, ignore_index=context.ignore_index, class_weight=context.class_weight)
+        return StepLoss(total=ce, terms={"ce": ce.detach()})
+
+
+class DropClassMethod(Method):
+    """Algorithm 1 of arXiv 2111.00531."""
+
+    def __init__(self, model: nn.Module, section: MethodSection, classifier: str | None) -> None:
+        super().__init__(model)
+        self.section = section
+        self.wrapper = DropClass(
+            model,
+            classifier,
+            divisor=section.divisor,
+            detach_importance=section.detach_importance,
+            max_drop_probability=section.drop_max,
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped model with its branch."""
+        return self.wrapper
+
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
+        """Draw z, run both paths, add the terms."""
+        dropped = self._draw(labels, context)
+        out: DropClassOutput = module(images, dropped)
+        terms = dropclass_loss(
+            out,
+            labels,
+            progress=context.progress,
+            alpha=self.section.alpha,
+            ignore_index=context.ignore_index,
+            class_weight=context.class_weight,
+            lambda_max=self.section.lambda_max,
+            drop_divisor=self.section.drop_divisor,
+            suppress_at=self.section.suppress_at,
+        )
+        named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
+        return StepLoss(terms.total, {name: value.detach() for name, value in named.items()}, dropped)
+
+    def _draw(self, labels: Tensor, context: StepContext) -> int | None:
+        # A generator of (seed, step): every process draws the same class, and a resumed run the same as an unbroken one.
+        probability = linear(context.progress, self.section.drop_max)
+        among = labels if self.section.drop_among == "batch" else None
+        return sample_dropped(
+            self.wrapper.num_classes, probability, generator_for(context.seed, 3, context.step), among=among
+        )
+
+    def deploy_heads(self) -> dict[str, nn.Module]:
+        """The plain model, and the folded head when the classifier is linear."""
+        heads: dict[str, nn.Module] = {"plain": self.model}
+        if self.wrapper.classifier.linear:
+            heads["folded"] = fold(self.wrapper)
+        return heads
+
+    def branch(self) -> nn.Module | None:
+        """The 1×1 block."""
+        return self.wrapper.branch
+
+
+def build_method(model: nn.Module, section: MethodSection, classifier: str | None = None) -> Method:
+    """The method a recipe names, around ``model`` (which "ce+block" changes: it gets the block).
+
+    Raises:
+        ModelError: when the method needs the classifier and it cannot be found.
+    """
+    if section.name == "dropclass":
+        return DropClassMethod(model, section, classifier)
+    if section.name == "ce+block":
+        return CrossEntropy(insert_block(model, classifier))
+    return CrossEntropy(model)
+
+
+class BlockThenClassifier(nn.Sequential):
+    """The control's head: DropClass's extra block, then the network's own classifier."""
+
+    def __init__(self, block: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.classifier = classifier
+
+
+def insert_block(model: nn.Module, classifier: str | None = None) -> nn.Module:
+    """Put a 1×1 convolution, BatchNorm and ReLU (K → K) before the classifier, in place.
+
+    It is the control that DropClass has to beat: the same extra parameters, trained by cross-entropy alone.
+    """
+    found: Classifier = find_classifier(model, classifier)
+    if not found.path:
+        raise ModelError("the model is itself the classifier", expected="a network around it")
+    head = model.get_submodule(found.path)
+    block = DropBranch(found.channels).to(next(head.parameters()).device)
+    model.set_submodule(found.path, BlockThenClassifier(block, head))
+    return model

@@ -1,0 +1,36 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dropclass_deploy.training.recipe import TrainSection
+
+
+def build_optimiser(module: nn.Module, train: TrainSection) -> torch.optim.Optimizer:
+    """AdamW or SGD; weight decay on weights of convolutions and linear layers only, not on biases and norms."""
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": train.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum)
+    return torch.optim.AdamW(groups, lr=train.lr)
+
+
+def learning_rate(train: TrainSection, step: int) -> float:
+    """Learning rate of step 0 … steps − 1: linear warm-up, then lr · (1 − progress)^power ("poly"), or constant."""
+    if step < train.warmup_steps:
+        return train.lr * (step + 1) / train.warmup_steps
+    if train.schedule == "constant":
+        return train.lr
+    return float(train.lr * (1.0 - step / train.steps) ** train.power)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimiser.param_groups:
+        group["lr"] = value

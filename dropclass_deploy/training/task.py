@@ -1,0 +1,59 @@
+"""The data of a run, looked at before the first step: splits, class table, rare classes, class weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.registry import open_dataset
+from dropclass_deploy.data.statistics import ClassStatistics, count_classes, median_frequency_weights
+from dropclass_deploy.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run learns.
+
+    Attributes:
+        train: the training split.
+        val: the validation split.
+        classes: with the rare classes, found from the training pixels.
+        statistics: of the training split.
+        class_weight: float64 (C,), or None for unweighted cross-entropy.
+    """
+
+    train: Dataset
+    val: Dataset
+    classes: ClassTable
+    statistics: ClassStatistics
+    class_weight: npt.NDArray[np.float64] | None
+
+
+def open_task(recipe: Recipe, reporter: Reporter) -> Task:
+    """Open both splits and count the training pixels; every training mask is read once, so bad ones show here.
+
+    Raises:
+        DataError: for data that cannot be used.
+    """
+    train = open_dataset(recipe.data, recipe.splits.train)
+    val = open_dataset(recipe.data, recipe.splits.val)
+    with reporter.phase("counting training pixels") as advance:
+        statistics = count_classes(train, advance)
+    classes = train.classes.with_rare_from(statistics.pixels)
+    absent = [classes.names[index] for index in np.flatnonzero(statistics.pixels == 0)]
+    if absent:
+        reporter.note(f"no training pixel of: {', '.join(absent)}")
+    reporter.note(f"rare classes: {', '.join(classes.names[index] for index in classes.rare)}")
+    weighted = "median_frequency" in recipe.method.components
+    return Task(
+        train=train,
+        val=val,
+        classes=classes,
+        statistics=statistics,
+        class_weight=median_frequency_weights(statistics) if weighted else None,
+    )

@@ -1,0 +1,48 @@
+"""Learning rates and parameter groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dropclass_deploy.training.optimiser import build_optimiser, learning_rate, set_learning_rate
+from dropclass_deploy.training.recipe import TrainSection
+
+
+def test_poly_by_hand() -> None:
+    train = TrainSection(steps=4, lr=1.0, power=2.0)
+    # (1 − 0/4)², (1 − 1/4)², (1 − 2/4)², (1 − 3/4)²
+    assert [learning_rate(train, step) for step in range(4)] == [1.0, 0.5625, 0.25, 0.0625]
+
+
+def test_poly_agrees_with_torch() -> None:
+    train = TrainSection(steps=20, lr=0.3, power=0.9)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=20, power=0.9)
+    for step in range(20):
+        # torch multiplies step by step, ours is the closed form: rounding only.
+        assert learning_rate(train, step) == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
+        optimiser.step()
+        schedule.step()
+
+
+def test_warm_up_rises_to_the_full_rate() -> None:
+    train = TrainSection(steps=10, lr=1.0, warmup_steps=4, schedule="constant")
+    assert [learning_rate(train, step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_norms_and_biases_are_not_decayed(name: str, kind: type) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimiser = build_optimiser(module, TrainSection(steps=1, optimizer=name, weight_decay=0.1))
+    assert isinstance(optimiser, kind)
+    decayed = [p for group in optimiser.param_groups if group["weight_decay"] for p in group["params"]]
+    assert [id(p) for p in decayed] == [id(module[0].weight)]
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == 4
+
+
+def test_the_rate_is_set_in_every_group() -> None:
+    optimiser = build_optimiser(nn.Conv2d(1, 1, 1), TrainSection(steps=1))
+    set_learning_rate(optimiser, 0.125)
+    assert {group["lr"] for group in optimiser.param_groups} == {0.125}

@@ -1,0 +1,130 @@
+"""Recipes: what is refused, and that the message leads to the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dropclass_deploy.core.errors import RecipeError
+from dropclass_deploy.training.recipe import Recipe, load_recipe, parse_recipe
+
+MINIMAL = {"data": "synthetic:", "model": {"name": "lite0"}, "train": {"steps": 10}}
+
+
+def changed(path: str, value: object) -> dict[str, object]:
+    content = yaml.safe_load(yaml.safe_dump(MINIMAL))
+    target = content
+    *parents, last = path.split(".")
+    for part in parents:
+        target = target.setdefault(part, {})
+    target[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("method.lamda_max", 1, r"unknown key method\.lamda_max; did you mean 'lambda_max'"),
+        ("colour", 1, r"unknown key colour"),
+        ("train.steps", "many", r"train\.steps: .*valid integer.*'many'"),
+        ("train.steps", 0, r"train\.steps: .*greater than or equal to 1"),
+        ("train.crop", [0, 32], r"train\.crop\.0: "),
+        ("train.photometric.hue", 0.7, r"train\.photometric\.hue: .*0\.5"),
+        ("method.name", "dropout", r"method\.name: .*'ce', 'ce\+block' or 'dropclass'"),
+        ("method.with", ["ohem"], r"method\.with: 'ohem' is not available; this version has: median_frequency"),
+        ("method.alpha", -1, r"method\.alpha: .*greater than or equal to 0"),
+        ("train.scale", [2.0, 0.5], r"train: scale is \[2\.0, 0\.5\]: the smaller factor comes first"),
+        ("train.warmup_steps", 10, r"warmup_steps 10 is not below steps 10"),
+        ("train.device", "tpu", r"device is 'tpu'"),
+        ("preprocess", {"std": [0, 1, 1]}, r"preprocess: .*above 0"),
+        ("method.options", {"ohem": {"k": 1}}, r"method\.options\.ohem"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_named(path: str, value: object, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(changed(path, value))
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"the key train is missing"):
+        parse_recipe({"data": "synthetic:", "model": {"name": "lite0"}})
+
+
+def test_a_folded_head_needs_dropclass() -> None:
+    content = changed("method.name", "ce")
+    content["export"] = {"deploy_head": "folded"}
+    with pytest.raises(RecipeError, match=r"'ce' has no folded head"):
+        parse_recipe(content)
+
+
+def test_overrides_are_yaml_and_reach_new_sections(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    recipe = load_recipe(path, ["train.crop=[32, 48]", "method.name=ce", "method.with=[]", "model.weights=null"])
+    assert recipe.train.crop == (32, 48)
+    assert recipe.method.name == "ce"
+    assert recipe.method.components == ()
+    assert recipe.model.weights is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps", r"expected key\.sub=value"),
+        ("=3", r"expected key\.sub=value"),
+        ("data.split=x", r"--set data\.split: data holds 'synthetic:'"),
+        ("train.crop=[1", r"the value is not YAML"),
+        ("train.stepz=3", r"unknown key train\.stepz; did you mean 'steps'"),
+    ],
+)
+def test_a_bad_override_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "is not YAML"), ("- 1", "holds list"), ("", "holds NoneType")]
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_names_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "there.yaml").write_text("x: 1")
+    with pytest.raises(RecipeError, match=r"there is no recipe .*gone\.yaml.*there\.yaml"):
+        load_recipe(tmp_path / "gone.yaml")
+
+
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"\x89PNG\xff\xfe\x00")
+    with pytest.raises(RecipeError, match=r"cannot be read|not YAML"):
+        load_recipe(path)
+
+
+def test_yaml_round_trip_keeps_the_digest(tmp_path: Path) -> None:
+    recipe = parse_recipe(changed("method.with", []))
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe(path) == recipe
+    assert load_recipe(path).digest() == recipe.digest()
+
+
+def test_the_digest_follows_what_determines_the_result() -> None:
+    base = parse_recipe(MINIMAL).digest()
+    assert parse_recipe(changed("train.seed", 1)).digest() != base
+    assert parse_recipe(changed("train.workers", 2)).digest() == base
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    names = [path for path in sorted(folder.glob("*.yaml")) if not path.name.endswith(".classes.yaml")]
+    assert {path.stem for path in names} >= {"synthetic", "camvid", "wbc"}
+    assert all(isinstance(load_recipe(path), Recipe) for path in names)
