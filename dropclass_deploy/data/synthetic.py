@@ -5,6 +5,9 @@ nobody else does. In the split ``unbiased`` that link is broken: cyclists stand 
 the cycle path, and people on foot stand anywhere. Cyclists have the size and the clothes of people, so a network that
 learns the ground instead of the bicycle looks well on val and fails on unbiased.
 
+Shares of the labelled training pixels, in per cent, measured at the defaults: sky 23.8, road 21.0, building 17.1, pavement
+9.9, grass 8.9, vegetation 7.1, cycle_path 6.8, car 1.9, pole 1.2, sign 0.8, person 0.8, cyclist 0.6.
+
 ``synthetic:size=96x128,train=240,val=60,unbiased=60,seed=0`` names everything that can be chosen; every key may be left
 out. Each image is drawn when it is asked for, from a Generator seeded with (seed, split, index): any one can be had
 without the others, and is the same every time.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PIXELS, Folders
 from PIL import Image
+from report_folders import PIXELS, Folders
 
 from dropclass_deploy.analysis.report import chart_svg, formats
 from dropclass_deploy.analysis.report.chart_svg import Line, draw_lines, thinned
@@ -26,6 +26,9 @@ from dropclass_deploy.analysis.report.pictures import MAX_SAMPLES, MAX_SIDE, gal
 from dropclass_deploy.analysis.report.records import Bench, Parity
 from dropclass_deploy.analysis.report.sources import Sources, read_sources
 from dropclass_deploy.core.errors import ArtifactError, DataError, RunError
+from dropclass_deploy.serving.benchmark import report as bench_files
+from dropclass_deploy.serving.parity import report as parity_files
+from dropclass_deploy.serving.parity.rule import ClassFigures, judge
 
 STYLE = Path(chart_svg.__file__).parent / "templates" / "style.css"
 
@@ -251,6 +254,69 @@ def test_the_headline_takes_the_widest_scope_that_was_timed(folders: Folders) ->
     (folders.artifact / "evidence" / "bench.json").write_text(json.dumps(bench))
     tile = next(tile for tile in headline(sources_of(folders)).tiles if tile.label == "Median latency")
     assert (tile.figure, tile.note) == ("5.80", "model; naive export 9.40 ms")
+
+
+def test_nothing_changed_names_no_class(folders: Folders) -> None:
+    folders.edit("evidence/parity.json", classes=[{"name": "sky", "delta": 0.0, "margin": 0.001, "verdict": "pass"}])
+    tile = headline(sources_of(folders)).tiles[2]
+    assert (tile.figure, tile.note) == ("0.00", "no class changed, margin 0.1")
+
+
+def test_the_headline_says_how_the_other_head_and_split_did(folders: Folders) -> None:
+    evaluation = json.loads((folders.run / "evaluation.json").read_text())
+    folded, unbiased = evaluation["heads"]["folded"]["miou"], evaluation["extra"][0]["heads"]["plain"]["miou"]
+    note = headline(sources_of(folders)).tiles[0].note
+    assert note == f"split val, 60 images; folded head {100 * folded:.1f}; unbiased {100 * unbiased:.1f}"
+
+
+# What other rooms write is what this one reads
+
+
+def test_the_benchs_own_report_can_be_read() -> None:
+    result = bench_files.Result(
+        contender="ours",
+        scenario="single-stream",
+        scope="end_to_end",
+        runtime="onnxruntime",
+        provider="CPUExecutionProvider",
+        precision="fp32",
+        resolution=(96, 128),
+        batch=1,
+        queries=20,
+        latency_ms={"p50": 2.0, "p90": 3.0, "p99": None},
+        throughput_per_s=500.0,
+        stages_ms={"decode": 0.5},
+        cv=0.1,
+    )
+    ratio = bench_files.Ratio("end_to_end", "naive", 1.5, 1.2, 1.8, 20)
+    report = bench_files.BenchReport("", {"cpu": None}, "pass", "image", (result,), (ratio,), ("a note",))
+    read = Bench.model_validate_json(json.dumps(report.to_json()))
+    assert scope_tables(read)[0].rows[0].p50.text == "2.00"
+    assert (read.ratios[0].against, read.ratios[0].median, read.notes) == ("naive", 1.5, ("a note",))
+
+
+def test_the_gates_own_report_can_be_read() -> None:
+    present = ClassFigures("sky", False, 0.8, 0.79, (-0.02, 0.0), 30, 4000)
+    absent = ClassFigures("pole", True, float("nan"), float("nan"), (float("nan"), float("nan")), 0, 0)
+    facts = parity_files.Facts("a", "b", "0", "fp32", "fp32", "CPU", None, "synthetic:", "val", 0, 2000, {})
+    report = parity_files.ParityReport(
+        verdict="fail",
+        rule="strict",
+        classes=(judge("strict", present), judge("strict", absent)),
+        reasons=("sky moved",),
+        notes=(),
+        images=30,
+        pixel_disagreement=2e-4,
+        logits_disagreement=None,
+        sample_check=None,
+        allow_insufficient=(),
+        facts=facts,
+    )
+    part = parity_table(Parity.model_validate_json(json.dumps(report.to_json())), ())
+    assert part is not None
+    assert [(row.delta, row.verdict.word) for row in part.rows] == [("−1.00", "fail"), ("–", "absent")]
+    assert part.rows[0].interval == "−2.00 … 0.00"
+    assert ("Pixels that differ", "200 in a million") in part.facts
 
 
 # Curves

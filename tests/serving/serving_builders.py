@@ -31,16 +31,25 @@ DYNAMIC: Shape = (None, None, None)
 def conv_weights(seed: int = 0, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """A 3×3 convolution, float32 (C, 3, 3, 3) and (C,)."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(classes, 3, 3, 3)).astype(np.float32), rng.normal(size=classes).astype(np.float32)
+    return rng.normal(size=(classes, 3, 3, 3)).astype(np.float32), (0.3 * rng.normal(size=classes)).astype(np.float32)
 
 
 def dims(shape: Shape) -> list[Any]:
     return [size if size is not None else name for size, name in zip(shape, "NHW", strict=True)]
 
 
-def save(model_path: Path, nodes: Sequence[Any], image: Any, output: Any, weights: dict[str, np.ndarray], metadata: dict[str, str]) -> Path:
+def save(
+    model_path: Path,
+    nodes: Sequence[Any],
+    image: Any,
+    output: Any,
+    weights: dict[str, np.ndarray],
+    metadata: dict[str, str],
+) -> Path:
     stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    model = h.make_model(h.make_graph(list(nodes), "tiny", [image], [output], stored), opset_imports=[h.make_opsetid("", 18)])
+    model = h.make_model(
+        h.make_graph(list(nodes), "tiny", [image], [output], stored), opset_imports=[h.make_opsetid("", 18)]
+    )
     model.ir_version = 10
     h.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
@@ -49,7 +58,9 @@ def save(model_path: Path, nodes: Sequence[Any], image: Any, output: Any, weight
     return model_path
 
 
-def metadata_of(preprocess: Preprocess | None, names: Sequence[str] | None = NAMES, rare: Sequence[str] = ()) -> dict[str, str]:
+def metadata_of(
+    preprocess: Preprocess | None, names: Sequence[str] | None = NAMES, rare: Sequence[str] = ()
+) -> dict[str, str]:
     found = {"preprocess": preprocess.model_dump_json()} if preprocess else {}
     if names is not None:
         found |= {"class_names": json.dumps(list(names)), "rare_classes": json.dumps(list(rare))}
@@ -111,7 +122,9 @@ def save_mask(
 class MemoryDataset(Dataset):
     """Images and masks in lists."""
 
-    def __init__(self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], classes: ClassTable = CLASSES) -> None:
+    def __init__(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], classes: ClassTable = CLASSES
+    ) -> None:
         self.spec, self.split, self.classes = "memory:", "val", classes
         self.images, self.masks = list(images), list(masks)
 
@@ -129,11 +142,16 @@ class MemoryDataset(Dataset):
 
 
 def random_images(count: int, size: tuple[int, int] = (24, 32), seed: int = 1) -> list[np.ndarray]:
+    """Blocks of random colours with noise: structure that survives a resize, so that several classes win."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+    blocks = rng.integers(0, 256, (count, -(-size[0] // 6), -(-size[1] // 6), 3)).repeat(6, axis=1).repeat(6, axis=2)
+    noise = rng.integers(-20, 21, (count, *size, 3))
+    return list(np.clip(blocks[:, : size[0], : size[1]] + noise, 0, 255).astype(np.uint8))
 
 
-def dense_masks(images: Sequence[np.ndarray], weights: tuple[np.ndarray, np.ndarray], preprocess: Preprocess = PLAIN) -> list[np.ndarray]:
+def dense_masks(
+    images: Sequence[np.ndarray], weights: tuple[np.ndarray, np.ndarray], preprocess: Preprocess = PLAIN
+) -> list[np.ndarray]:
     """What the network gives at each image's own size, computed by torch in float64."""
     import torch
 
@@ -207,4 +225,7 @@ def write_references(folder: Path, dataset: Dataset, masks: Sequence[np.ndarray]
         name = f"reference/{digest[:24]}.png"
         write_png(folder / name, mask)
         index[digest] = {"label": array_digest(dataset.mask(position)), "file": name}
-    write_json(folder / "reference/index.json", {"data": dataset.spec, "split": dataset.split, "images": len(masks), "masks": index})
+    write_json(
+        folder / "reference/index.json",
+        {"data": dataset.spec, "split": dataset.split, "images": len(masks), "masks": index},
+    )

@@ -8,7 +8,14 @@ from torch.nn.functional import interpolate
 from dropclass_deploy.serving import logits_resize
 from dropclass_deploy.serving.logits_resize import argmax_of_classes, logits_to_mask
 
-SIZES = [((16, 32), (64, 128)), ((7, 5), (33, 41)), ((9, 9), (9, 20)), ((40, 30), (13, 7)), ((1, 1), (5, 6)), ((2, 3), (1, 1))]
+SIZES = [
+    ((16, 32), (64, 128)),
+    ((7, 5), (33, 41)),
+    ((9, 9), (9, 20)),
+    ((40, 30), (13, 7)),
+    ((1, 1), (5, 6)),
+    ((2, 3), (1, 1)),
+]
 
 
 def torch_logits(logits: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

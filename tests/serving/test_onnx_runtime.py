@@ -57,7 +57,10 @@ def test_bound_call_runs_without_error_and_leaves_run_alone(mask_file: Path) -> 
     ],
 )
 def test_wrong_input_is_one_line_that_says_what_is_expected(mask_file: Path, feeds: dict[str, np.ndarray]) -> None:
-    with open_runtime(mask_file) as runtime, pytest.raises(UserError, match=r"refused.*image uint8 \(\?, \?, \?, 3\)") as caught:
+    with (
+        open_runtime(mask_file) as runtime,
+        pytest.raises(UserError, match=r"refused.*image uint8 \(\?, \?, \?, 3\)") as caught,
+    ):
         runtime.run(feeds)
     assert "\n" not in str(caught.value)
 

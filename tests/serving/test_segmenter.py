@@ -27,7 +27,9 @@ from dropclass_deploy.serving import Segmenter
 FIXED = Preprocess(mean=PLAIN.mean, std=PLAIN.std, size=(16, 20))
 
 
-def torch_mask(image: np.ndarray, size: tuple[int, int], preprocess: Preprocess = PLAIN) -> tuple[np.ndarray, np.ndarray]:
+def torch_mask(
+    image: np.ndarray, size: tuple[int, int], preprocess: Preprocess = PLAIN
+) -> tuple[np.ndarray, np.ndarray]:
     """Resize, network, logits to the source size, argmax, in torch float64; and where the winner is clear."""
     small = np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
     pixels = (small / 255 - np.array(preprocess.mean)) / np.array(preprocess.std)
@@ -52,7 +54,9 @@ def test_own_size_runs_the_mask_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(None, None, None), (1, 16, 20), (3, 16, 20)])
 @pytest.mark.parametrize("source", [(48, 64), (33, 41), (10, 13), (16, 20)])
-def test_fixed_size_equals_torch_bilinear_and_argmax(tmp_path: Path, shape: tuple[int | None, ...], source: tuple[int, int]) -> None:
+def test_fixed_size_equals_torch_bilinear_and_argmax(
+    tmp_path: Path, shape: tuple[int | None, ...], source: tuple[int, int]
+) -> None:
     image = random_images(1, source)[0]
     expected, clear = torch_mask(image, (16, 20))
     with Segmenter.load(write_artifact(tmp_path / "a", preprocess=FIXED, shape=shape)) as segmenter:
@@ -111,7 +115,10 @@ def test_bytes_that_are_no_image(tmp_path: Path) -> None:
     ],
 )
 def test_anything_but_an_image_is_refused(tmp_path: Path, image: object) -> None:
-    with Segmenter.load(write_artifact(tmp_path / "a")) as segmenter, pytest.raises(UserError, match="expected a uint8 NumPy array"):
+    with (
+        Segmenter.load(write_artifact(tmp_path / "a")) as segmenter,
+        pytest.raises(UserError, match="expected a uint8 NumPy array"),
+    ):
         segmenter(image)  # type: ignore[arg-type]
 
 

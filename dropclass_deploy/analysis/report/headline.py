@@ -90,7 +90,12 @@ def _accuracy(evaluation: Evaluation | None) -> tuple[Tile, Tile]:
     head = selected_head(evaluation) if evaluation else None
     if evaluation is None or head is None:
         return Tile("mIoU", NOTHING, "", "not measured"), Tile("mIoU, rare classes", NOTHING, "", "not measured")
-    others = [(name, scores) for name, scores in evaluation.heads.items() if scores is not head]
+    others = [(f"{name} head", scores) for name, scores in evaluation.heads.items() if scores is not head]
+    others += [
+        (split.split, split.heads[evaluation.selected])
+        for split in evaluation.extra
+        if evaluation.selected in split.heads
+    ]
     rare = sum(entry.rare for entry in head.classes)
     images = f", {count(evaluation.images)} images" if evaluation.images else ""
     return (
@@ -98,14 +103,15 @@ def _accuracy(evaluation: Evaluation | None) -> tuple[Tile, Tile]:
             "mIoU",
             percent(head.miou),
             "%",
-            f"split {evaluation.split}{images}" + "".join(f"; {name} head {percent(s.miou)}" for name, s in others),
+            f"split {evaluation.split}{images}"
+            + "".join(f"; {name} {percent(scores.miou)}" for name, scores in others),
         ),
         Tile(
             "mIoU, rare classes",
             percent(head.rare_miou),
             "%",
             f"the {rare} rarest of {len(head.classes)} classes"
-            + "".join(f"; {name} head {percent(s.rare_miou)}" for name, s in others),
+            + "".join(f"; {name} {percent(scores.rare_miou)}" for name, scores in others),
         ),
     )
 
@@ -118,7 +124,9 @@ def _worst_change(parity: Parity | None) -> Tile:
         return Tile(label, NOTHING, "", "not measured")
     delta, entry = min(changes, key=lambda change: change[0])
     margin = f", margin {100 * entry.margin:.2g}" if known(entry.margin) else ""
-    return Tile(label, points(delta), "points", f"change of IoU, {entry.name}{margin}")
+    unchanged = all(change == 0 for change, _ in changes)
+    what = f"no class changed{margin}" if unchanged else f"change of IoU, {entry.name}{margin}"
+    return Tile(label, points(delta), "points", what)
 
 
 def _speed(bench: Bench | None) -> tuple[Tile, Tile]:

@@ -117,7 +117,8 @@ def _bar(p50: Figure, slowest: float) -> Bar:
 
 def _how(result: BenchResult, shape: str) -> str:
     """What ran, where, and on which input where contenders differ in it."""
-    return ", ".join(part for part in (result.runtime, result.precision, result.provider, shape) if part)
+    provider = (result.provider or "").removesuffix("ExecutionProvider")
+    return ", ".join(part for part in (result.runtime, result.precision, provider, shape) if part)
 
 
 def _shape(result: BenchResult) -> str:

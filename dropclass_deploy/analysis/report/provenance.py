@@ -31,9 +31,10 @@ class Provenance:
 def provenance(sources: Sources) -> Provenance:
     """Everything the sources say about their own origin."""
     manifest, bench = sources.manifest, sources.bench
+    run = _run(sources)
     return Provenance(
-        run=_run(sources),
-        artifact=_artifact(manifest) if manifest else (),
+        run=run,
+        artifact=_artifact(manifest, run) if manifest else (),
         machine=_flat(bench.environment) if bench else (),
         versions=_versions(sources),
         files=tuple(sorted(manifest.files.items())) if manifest else (),
@@ -49,17 +50,19 @@ def _run(sources: Sources) -> Facts:
     return (
         ("Run", sources.run),
         ("Model", model.name or NOTHING),
-        ("Weights at the start", _text(model.weights)),
+        ("Weights", _text(model.weights)),
         ("Method", model.method or NOTHING),
         ("Data", evaluation.data if evaluation else NOTHING),
         ("Training images", count(model.train_images)),
-        ("Steps", count(model.steps)),
+        ("Steps", _text(model.steps)),
         ("Seed", _text(model.seed)),
     )
 
 
-def _artifact(manifest: Manifest) -> Facts:
+def _artifact(manifest: Manifest, run: Facts) -> Facts:
+    """What the manifest says; of its provenance only what the run's own facts do not say already."""
     size = manifest.preprocess.size
+    told = set(run)
     return (
         ("Artifact", manifest.name),
         ("Deploy head", manifest.deploy_head),
@@ -70,16 +73,21 @@ def _artifact(manifest: Manifest) -> Facts:
         ("Standard deviation", _text(manifest.preprocess.std)),
         ("Resized to", f"{size[0]} × {size[1]}" if size else "not resized"),
         ("Preprocessing (sha256)", manifest.preprocess.digest()),
-        *_flat(manifest.provenance),
+        *(fact for fact in _flat(manifest.provenance) if fact not in told),
     )
 
 
 def _versions(sources: Sources) -> Facts:
     """Those of the artifact; those of the run stand beside them where they differ."""
-    exported = dict(sources.manifest.versions) if sources.manifest else {}
-    trained = {name: _text(value) for name, value in (sources.model.versions if sources.model else {}).items()}
+    exported = _named(sources.manifest.versions if sources.manifest else {})
+    trained = _named(sources.model.versions if sources.model else {})
     names = sorted(exported | trained)
     return tuple((name, _both(trained.get(name), exported.get(name))) for name in names)
+
+
+def _named(versions: Mapping[str, Any]) -> dict[str, str]:
+    """Versions by distribution name, in which a hyphen and an underscore are one."""
+    return {name.replace("_", "-"): _text(value) for name, value in versions.items()}
 
 
 def _both(trained: str | None, exported: str | None) -> str:
@@ -92,7 +100,8 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Facts:
     """Nested values as "outer: inner" facts, in their order."""
     facts: list[tuple[str, str]] = []
     for key, value in content.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
+        words = str(key).replace("_", " ")
+        name = f"{prefix}{words}" if prefix else words[:1].upper() + words[1:]
         facts += _flat(value, f"{name}: ") if isinstance(value, Mapping) else [(name, _text(value))]
     return tuple(facts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Colour = Floats
 """(3,) float32 RGB, 0 … 255; may leave that range until the picture is finished."""
+
+Shade = npt.NDArray[np.floating[Any]] | np.float32
 
 Point = tuple[float, float]
 """(y, x) in pixels; pixel centres are whole numbers."""
@@ -94,11 +97,12 @@ class Canvas:
         x0, x1 = max(int(np.floor(left)), 0), min(int(np.ceil(right)) + 1, width)
         return _Box(slice(y0, max(y0, y1)), slice(x0, max(x0, x1)))
 
-    def _blend(self, box: _Box, inside: Flags, paint: Paint, towards_light: Floats | np.float32) -> None:
+    def _blend(self, box: _Box, inside: Flags, paint: Paint, towards_light: Shade) -> None:
         pixels = self.image[box.rows, box.columns]
         colour = paint.colour
         if paint.relief:
-            colour = colour * (1.0 + paint.relief * np.broadcast_to(towards_light, inside.shape)[..., None])
+            relief = 1.0 + paint.relief * np.broadcast_to(towards_light, inside.shape)[..., None]
+            colour = (colour * relief).astype(np.float32)
         if paint.opacity < 1.0:
             colour = pixels + (colour - pixels) * np.float32(paint.opacity)
         np.copyto(pixels, colour, where=inside[..., None], casting="same_kind")
@@ -118,14 +122,16 @@ class _Box:
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> Floats:
     """Noise between −1 and 1 that varies over about one cell; bilinear between random corners. float32 ``size``."""
     corners = rng.uniform(-1.0, 1.0, (cells[0] + 1, cells[1] + 1)).astype(np.float32)
-    return _hat_weights(size[0], cells[0]) @ corners @ _hat_weights(size[1], cells[1]).T
+    noise = _hat_weights(size[0], cells[0]) @ corners @ _hat_weights(size[1], cells[1]).T
+    return noise.astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=64)
 def _hat_weights(size: int, cells: int) -> Floats:
     """Linear interpolation from ``cells`` + 1 corners to ``size`` pixels as a matrix (size, cells + 1)."""
     position = np.linspace(0.0, cells, size, dtype=np.float32)[:, None]
-    return np.maximum(0.0, 1.0 - np.abs(position - np.arange(cells + 1, dtype=np.float32))).astype(np.float32)
+    weights = np.maximum(0.0, 1.0 - np.abs(position - np.arange(cells + 1, dtype=np.float32)))
+    return weights.astype(np.float32)
 
 
 def rgb(*channels: float) -> Colour:

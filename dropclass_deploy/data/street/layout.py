@@ -52,14 +52,16 @@ class Layout:
     def near_of_rows(self) -> Floats:
         """``near`` of every row, (H, 1); the rows above the horizon get a small positive number."""
         rows = np.arange(self.size[0], dtype=np.float32)[:, None]
-        return np.maximum((rows - self.horizon) / (self.size[0] - self.horizon), 1e-3).astype(np.float32)
+        near: Floats = np.maximum((rows - self.horizon) / (self.size[0] - self.horizon), 1e-3).astype(np.float32)
+        return near
 
     def side_of_pixels(self) -> Floats:
         """``side`` of every pixel as if all were on the ground, (H, W)."""
         near = self.near_of_rows()
         middle = self.vanish + (self.foot - self.vanish) * near
         columns = np.arange(self.size[1], dtype=np.float32)[None, :]
-        return ((columns - middle) / (self.metre * near)).astype(np.float32)
+        side: Floats = ((columns - middle) / (self.metre * near)).astype(np.float32)
+        return side
 
     @property
     def facades(self) -> tuple[float, float]:

@@ -110,4 +110,5 @@ def _blurred(image: Floats) -> Floats:
     """A (1, 4, 1)/6 blur along both axes; softens the stairs at the edges of shapes."""
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 4 * padded[1:-1] + padded[2:]
-    return (rows[:, :-2] + 4 * rows[:, 1:-1] + rows[:, 2:]) / np.float32(36)
+    blurred: Floats = (rows[:, :-2] + 4 * rows[:, 1:-1] + rows[:, 2:]) / np.float32(36)
+    return blurred

@@ -1,0 +1,320 @@
+"""The gate on an artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serving_builders import (
+    NAMES,
+    MemoryDataset,
+    conv_weights,
+    dense_masks,
+    noisy,
+    random_images,
+    save_mask,
+    write_artifact,
+    write_references,
+)
+
+from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.errors import ArtifactError, DataError, UserError
+from dropclass_deploy.core.files import write_json, write_text
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.data.images import write_png
+from dropclass_deploy.serving import VerifyOptions, verify
+
+IMAGES = random_images(12, (24, 32))
+MASKS = dense_masks(IMAGES, conv_weights())
+DATA = MemoryDataset(IMAGES, noisy(MASKS))
+SIZED = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), size=(16, 20))
+
+
+def with_references(folder: Path, **options: Any) -> Path:
+    return write_artifact(folder, references=(DATA, MASKS), **options)
+
+
+def killed(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """The network's weights with one class that never wins."""
+    kernel, bias = conv_weights()
+    bias = bias.copy()
+    bias[index] = -1e6
+    return kernel, bias
+
+
+def test_faithful_artifact_passes_and_writes_evidence(tmp_path: Path) -> None:
+    report = verify(with_references(tmp_path / "a"), data=DATA)
+    assert (report.verdict, report.rule, report.reasons) == ("pass", "strict", ())
+    assert json.loads((tmp_path / "a/evidence/parity.json").read_text()) == report.to_json()
+
+
+def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
+    content = verify(with_references(tmp_path / "a"), data=DATA, options=VerifyOptions(seed=7, resamples=50)).to_json()
+    needed = "verdict classes pixel_disagreement provider precision reference candidate rule seed resamples data split"
+    assert set(needed.split()) | {"images", "miou", "rare_miou", "reasons", "preprocess_digest", "sample_check"} <= set(
+        content
+    )
+    assert (content["unit"], content["provider"], content["precision"]) == ("fraction", "CPUExecutionProvider", "fp32")
+    assert (content["seed"], content["resamples"], content["images"]) == (7, 50, 12)
+    assert content["sample_check"]["verdict"] == "pass"
+    assert [row["name"] for row in content["classes"]] == list(NAMES)
+    wanted = {
+        "name",
+        "iou_reference",
+        "iou_candidate",
+        "delta",
+        "interval",
+        "margin",
+        "images",
+        "pixels",
+        "rare",
+        "verdict",
+    }
+    assert all(wanted <= set(row) for row in content["classes"])
+    ious = [row["iou_reference"] for row in content["classes"]]
+    # The same four numbers averaged in another order.
+    assert content["miou"]["reference"] == pytest.approx(sum(ious) / 4, abs=1e-12)
+    assert content["rare_miou"]["candidate"] == pytest.approx(sum(ious[2:]) / 2, abs=1e-12)
+
+
+def test_class_silently_killed_is_caught_and_named(tmp_path: Path) -> None:
+    report = verify(with_references(tmp_path / "a", weights=killed(3)), data=DATA)
+    assert report.verdict == "fail"
+    assert any(reason.startswith("pole: IoU moved by -") for reason in report.reasons)
+    assert {item.figures.name: item.verdict for item in report.classes}["pole"] == "fail"
+
+
+def test_one_differing_pixel_in_a_thousand_fails_the_strict_rule(tmp_path: Path) -> None:
+    masks = [mask.copy() for mask in MASKS]
+    for mask in masks[:10]:
+        mask[0, 0] = (mask[0, 0] + 1) % 4
+    report = verify(write_artifact(tmp_path / "a", references=(DATA, masks)), data=DATA)
+    # 10 of 12 · 24 · 32 pixels.
+    assert report.pixel_disagreement == 10 / 9216
+    assert report.verdict == "fail"
+    assert any("differ at 0.00109 of the pixels" in reason for reason in report.reasons)
+
+
+def test_figures_are_those_of_the_two_mask_sets(tmp_path: Path) -> None:
+    report = verify(with_references(tmp_path / "a", weights=killed(3)), data=DATA)
+    candidate = dense_masks(IMAGES, killed(3))
+    for index, item in enumerate(report.classes):
+        for masks, found in ((MASKS, item.figures.iou_reference), (candidate, item.figures.iou_candidate)):
+            inside = sum(np.count_nonzero((m == index) & (t == index)) for m, t in zip(masks, DATA.masks, strict=True))
+            union = sum(np.count_nonzero((m == index) | (t == index)) for m, t in zip(masks, DATA.masks, strict=True))
+            # One division in float64.
+            assert found == pytest.approx(inside / union, abs=1e-15)
+
+
+def test_reference_function_is_asked_where_nothing_is_stored(tmp_path: Path) -> None:
+    by_bytes = {image.tobytes(): mask for image, mask in zip(IMAGES, MASKS, strict=True)}
+    report = verify(write_artifact(tmp_path / "a"), data=DATA, reference_masks=lambda image: by_bytes[image.tobytes()])
+    assert (report.verdict, report.facts.reference) == ("pass", "PyTorch")
+
+
+def test_stored_masks_come_before_the_function(tmp_path: Path) -> None:
+    def never(image: np.ndarray) -> np.ndarray:
+        raise AssertionError("asked for an image that has a stored mask")
+
+    assert verify(with_references(tmp_path / "a"), data=DATA, reference_masks=never).verdict == "pass"
+
+
+def test_no_reference_at_all_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no reference mask for image image0.*export again with --data"):
+        verify(write_artifact(tmp_path / "a"), data=DATA)
+
+
+def test_other_label_than_at_export_fails(tmp_path: Path) -> None:
+    artifact = with_references(tmp_path / "a")
+    labels = [label.copy() for label in DATA.masks]
+    labels[4][0, 0] ^= 1
+    report = verify(artifact, data=MemoryDataset(IMAGES, labels))
+    assert report.verdict == "fail"
+    assert any("the label is not the one" in reason and "image4" in reason for reason in report.reasons)
+
+
+def test_nan_logits_fail_and_name_the_image(tmp_path: Path) -> None:
+    kernel, bias = conv_weights()
+    poisoned = (kernel, np.array([np.nan, *bias[1:]], dtype=np.float32))
+    report = verify(with_references(tmp_path / "a", logits_weights=poisoned), data=DATA)
+    assert report.verdict == "fail"
+    assert any(
+        "NaN or infinity in the logits of models/model.onnx: image image0 and 11 more" in r for r in report.reasons
+    )
+
+
+def test_logits_file_of_another_network_fails(tmp_path: Path) -> None:
+    report = verify(with_references(tmp_path / "a", logits_weights=conv_weights(5)), data=DATA)
+    assert report.verdict == "fail"
+    assert report.logits_disagreement is not None
+    assert report.logits_disagreement > 0.1
+    assert any("model.onnx differs from models/model.mask.onnx" in reason for reason in report.reasons)
+
+
+def test_wrong_sample_mask_fails(tmp_path: Path) -> None:
+    def swap(folder: Path) -> None:
+        write_png(folder / "sample/mask.png", np.zeros((24, 32), np.uint8))
+
+    report = verify(with_references(tmp_path / "a", edit=swap), data=DATA)
+    assert report.verdict == "fail"
+    assert any("the sample's mask differs" in reason for reason in report.reasons)
+    assert report.to_json()["sample_check"]["verdict"] == "fail"
+
+
+def test_missing_sample_fails(tmp_path: Path) -> None:
+    def remove(folder: Path) -> None:
+        (folder / "sample/mask.png").unlink()
+
+    report = verify(with_references(tmp_path / "a", edit=remove), data=DATA)
+    assert report.verdict == "fail"
+    assert any("has no sample/mask.png" in reason for reason in report.reasons)
+
+
+def test_precision_that_is_not_the_promised_one_fails(tmp_path: Path) -> None:
+    report = verify(with_references(tmp_path / "a", precision="fp16"), data=DATA)
+    assert report.verdict == "fail"
+    assert any("is fp32 as read from its graph, and fp16 in the manifest" in reason for reason in report.reasons)
+
+
+def test_changed_byte_stops_everything(tmp_path: Path) -> None:
+    path = with_references(tmp_path / "a") / "models/model.mask.onnx"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match=r"models/model\.mask\.onnx has changed"):
+        verify(tmp_path / "a", data=DATA)
+
+
+def test_fixed_size_is_compared_at_the_labels_size(tmp_path: Path) -> None:
+    images = random_images(10, (40, 50))
+    artifact = write_artifact(tmp_path / "a", preprocess=SIZED)
+    from dropclass_deploy.serving import Segmenter
+
+    with Segmenter.load(artifact) as segmenter:
+        masks = [segmenter(image).mask for image in images]
+    data = MemoryDataset(images, noisy(masks))
+    report = verify(
+        artifact,
+        data=data,
+        reference_masks=lambda image: next(m for i, m in zip(images, masks, strict=True) if i is image),
+    )
+    assert (report.verdict, report.pixel_disagreement, report.logits_disagreement) == ("pass", 0.0, 0.0)
+
+
+def test_evidence_can_go_elsewhere(tmp_path: Path) -> None:
+    verify(with_references(tmp_path / "a"), data=DATA, evidence=tmp_path / "b/c")
+    assert (tmp_path / "b/c/parity.json").is_file()
+    assert not (tmp_path / "a/evidence").exists()
+
+
+def test_unwritable_evidence_names_the_option(tmp_path: Path) -> None:
+    artifact = with_references(tmp_path / "a")
+    write_text(artifact / "evidence", "a file where a folder is needed")
+    with pytest.raises(UserError, match=r"parity\.json cannot be written.*--evidence"):
+        verify(artifact, data=DATA)
+
+
+def test_limit_takes_the_first_images_and_reports_progress(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    options = VerifyOptions(limit=5, progress=lambda done, total, status="": told.append((done, total)))
+    assert verify(with_references(tmp_path / "a"), data=DATA, options=options).images == 5
+    assert told == [(index, 5) for index in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"limit": 0}, "limit is 0"), ({"resamples": 0}, "0 bootstrap"), ({"seed": -1}, "seed is -1")],
+)
+def test_nonsense_options_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        VerifyOptions(**options)  # type: ignore[arg-type]
+
+
+def test_number_of_classes_against_the_data(tmp_path: Path) -> None:
+    other = MemoryDataset(IMAGES, DATA.masks, ClassTable(names=("a", "b", "c", "d", "e")))
+    with pytest.raises(DataError, match="memory: has 5 classes and .* 4"):
+        verify(with_references(tmp_path / "a"), data=other)
+
+
+def test_other_class_names_are_noted(tmp_path: Path) -> None:
+    other = MemoryDataset(IMAGES, DATA.masks, ClassTable(names=("sky", "street", "car", "pole")))
+    report = verify(with_references(tmp_path / "a"), data=other)
+    assert report.verdict == "pass"
+    assert any("class 1 is 'road'" in note and "'street' in the data" in note for note in report.notes)
+
+
+def test_unknown_allowed_class(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no class 'pool'"):
+        verify(with_references(tmp_path / "a"), data=DATA, options=VerifyOptions(allow_insufficient=("pool",)))
+
+
+def test_all_ignored_labels_are_insufficient(tmp_path: Path) -> None:
+    data = MemoryDataset(IMAGES, [np.full_like(mask, 255) for mask in MASKS])
+    report = verify(write_artifact(tmp_path / "a", references=(data, MASKS)), data=data)
+    assert report.verdict == "insufficient"
+    assert "no class occurs in the labels" in report.reasons[0]
+    assert report.to_json()["miou"] == {"reference": None, "candidate": None}
+
+
+def test_empty_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image to compare on"):
+        verify(with_references(tmp_path / "a"), data=MemoryDataset([], []))
+
+
+def test_index_that_points_outside_is_refused(tmp_path: Path) -> None:
+    def redirect(folder: Path) -> None:
+        write_json(folder / "reference/index.json", {"masks": {"0": {"label": "1", "file": "../secret.png"}}})
+
+    with pytest.raises(ArtifactError, match=r"names '\.\./secret\.png'"):
+        verify(with_references(tmp_path / "a", edit=redirect), data=DATA)
+
+
+def test_index_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    def break_it(folder: Path) -> None:
+        write_text(folder / "reference/index.json", "[")
+
+    with pytest.raises(ArtifactError, match=r"index\.json cannot be read"):
+        verify(with_references(tmp_path / "a", edit=break_it), data=DATA)
+
+
+def test_reference_of_another_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"shape \(5, 5\).*label's \(24, 32\)"):
+        verify(write_artifact(tmp_path / "a"), data=DATA, reference_masks=lambda image: np.zeros((5, 5), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"reference": "a.onnx"},
+        {"artifact": "a", "candidate": "b.onnx"},
+        {"artifact": "a", "reference": "a", "candidate": "b"},
+    ],
+)
+def test_contradicting_arguments(named: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="expected an artifact alone, or both files"):
+        verify(**named, data=DATA)
+
+
+def test_provider_that_fell_back_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropclass_deploy.serving.runtimes import registry
+    from dropclass_deploy.serving.runtimes.onnx_runtime import OnnxRuntime
+
+    def fell_back(path: Path, threads: int | None) -> OnnxRuntime:
+        runtime = OnnxRuntime(path, threads=threads)
+        runtime.requested_provider = "CUDAExecutionProvider"
+        return runtime
+
+    monkeypatch.setitem(registry.RUNTIMES, "onnxruntime", fell_back)
+    report = verify(with_references(tmp_path / "a"), data=DATA)
+    assert report.verdict == "fail"
+    assert any("runs on CPUExecutionProvider, not on CUDAExecutionProvider" in reason for reason in report.reasons)
+
+
+def test_builders_write_what_they_say(tmp_path: Path) -> None:
+    write_references(tmp_path, DATA, MASKS)
+    assert len(list((tmp_path / "reference").glob("*.png"))) == 12
+    save_mask(tmp_path / "m.onnx", conv_weights())
