@@ -102,7 +102,7 @@ def _predict(artifact: Path, folder: Path, data: str) -> None:
         for split in ("val", "unbiased"):
             dataset = open_dataset(data, split)
             for index in range(min(PICTURES_A_SPLIT, len(dataset))):
-                name, image = f"{split}-{dataset.key(index)}", dataset.image(index)
+                name, image = dataset.key(index), dataset.image(index)
                 write_png(folder / f"{name}.image.png", image)
                 write_png(folder / f"{name}.truth.png", colour_mask(dataset.mask(index), segmenter.classes))
                 write_png(folder / f"{name}.prediction.png", colour_mask(segmenter(image).mask, segmenter.classes))

@@ -39,7 +39,7 @@ def test_evidence_may_change(tmp_path: Path) -> None:
 
 def test_run_folder_is_told_apart(tmp_path: Path) -> None:
     write_text(tmp_path / "recipe.yaml", "data: synthetic")
-    with pytest.raises(ArtifactError, match="is a training run, not an artifact.*dropclass export"):
+    with pytest.raises(ArtifactError, match=r"is a training run, not an artifact.*dropclass export"):
         open_artifact(tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_missing_sample(tmp_path: Path) -> None:
 
 
 def test_equal_names_are_refused(artifact: Path) -> None:
-    with pytest.raises(UserError, match="ours, twin, twin.*names that differ"):
+    with pytest.raises(UserError, match=r"ours, twin, twin.*names that differ"):
         bench(artifact, contenders=[Recorder("twin", []), Recorder("twin", [])], options=QUICK)
 
 

@@ -55,7 +55,7 @@ def test_labels_of_another_size_are_compared_at_their_own(artifact: Path) -> Non
 
 def test_other_number_of_classes(artifact: Path) -> None:
     data = MemoryDataset(IMAGES, MASKS, ClassTable(names=(*NAMES, "fifth")))
-    with pytest.raises(DataError, match="memory: has 5 classes and .*artifact 4"):
+    with pytest.raises(DataError, match=r"memory: has 5 classes and .*artifact 4"):
         evaluate_artifact(artifact, data)
 
 
@@ -121,7 +121,7 @@ def test_two_broken_images_are_both_named(artifact: Path, folder: Path, tmp_path
 
 def test_unwritable_output(artifact: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with Segmenter.load(artifact) as segmenter, pytest.raises(UserError, match="cannot be written.*-o"):
+    with Segmenter.load(artifact) as segmenter, pytest.raises(UserError, match=r"cannot be written.*-o"):
         predict_files(segmenter, [folder], tmp_path / "out")
 
 

@@ -85,7 +85,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_unknown_runtime_lists_the_known(mask_file: Path) -> None:
-    with pytest.raises(UserError, match="no runtime 'warp'.*auto, onnxruntime"):
+    with pytest.raises(UserError, match=r"no runtime 'warp'.*auto, onnxruntime"):
         open_runtime(mask_file, "warp")
 
 
@@ -102,7 +102,7 @@ def test_closed_runtime_refuses_to_run(mask_file: Path) -> None:
 
 
 def test_unavailable_provider_is_refused(mask_file: Path) -> None:
-    with pytest.raises(UserError, match="no CUDAExecutionProvider.*CPUExecutionProvider"):
+    with pytest.raises(UserError, match=r"no CUDAExecutionProvider.*CPUExecutionProvider"):
         OnnxRuntime(mask_file, provider="CUDAExecutionProvider")
 
 
@@ -120,7 +120,7 @@ def test_fallback_is_told_and_refused(mask_file: Path, monkeypatch: pytest.Monke
 
 def test_both_wheels_are_refused(mask_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
-    with pytest.raises(UserError, match="both onnxruntime and onnxruntime-gpu are installed.*pip uninstall"):
+    with pytest.raises(UserError, match=r"both onnxruntime and onnxruntime-gpu are installed.*pip uninstall"):
         open_runtime(mask_file)
 
 

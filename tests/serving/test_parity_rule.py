@@ -127,7 +127,7 @@ def test_whole_is_the_worst_of_the_classes(
 
 def test_unknown_allowed_class_is_a_mistake() -> None:
     check_allowed(("pole",), TABLE)
-    with pytest.raises(UserError, match="no class 'pool' to allow.*road, pole"):
+    with pytest.raises(UserError, match=r"no class 'pool' to allow.*road, pole"):
         check_allowed(("pole", "pool"), TABLE)
 
 

@@ -173,7 +173,7 @@ def test_foreign_mask_network_is_refused(tmp_path: Path) -> None:
 
 def test_number_of_logits_against_the_class_table(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "a", preprocess=FIXED, logits_weights=conv_weights(classes=6))
-    with Segmenter.load(artifact) as segmenter, pytest.raises(ArtifactError, match="6 logits a pixel.*expected 4"):
+    with Segmenter.load(artifact) as segmenter, pytest.raises(ArtifactError, match=r"6 logits a pixel.*expected 4"):
         segmenter(random_images(1)[0])
 
 

@@ -167,7 +167,7 @@ def test_mask_id_outside_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("axes", "dtype"), [([1], T.INT64), ([3], T.INT32), (None, T.INT64)])
 def test_foreign_mask_layouts(tmp_path: Path, logits_file: Path, axes: list[int] | None, dtype: int) -> None:
     nodes = [
-        h.make_node("Conv", ["data"] + ["w", "b"], ["logits"], pads=[1, 1, 1, 1]),
+        h.make_node("Conv", ["data", "w", "b"], ["logits"], pads=[1, 1, 1, 1]),
         h.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0),
         h.make_node("Cast", ["ids"], ["cast"], to=dtype),
         h.make_node("Unsqueeze", ["cast", "axes"], ["prediction"])

@@ -128,5 +128,5 @@ def _headline(results: Sequence[Result], ratios: Sequence[Ratio], parity: str) -
     own = next(item for item in results if item.contender == OURS and item.scope == END_TO_END)
     height, width = own.resolution
     main = f"{own.latency_ms['p50']:.1f} ms median from encoded bytes to the mask at {height}x{width}"
-    against = [f"{item.median:.2f} times of it for {item.against}" for item in ratios if item.scope == END_TO_END]
+    against = [f"{item.against} takes {item.median:.2f} times as long" for item in ratios if item.scope == END_TO_END]
     return "; ".join([main, *against, parity])

@@ -108,7 +108,7 @@ def class_table(
     known = names or table.names
     ids = tuple(index for index, name in enumerate(known) if name in rare) or table.rare
     if not ids:
-        notes.append("the rare classes are not known: every class is judged with the margin of the others")
+        notes.append("the rare classes are not known: none is marked or judged as one")
     return table.model_copy(update={"names": known, "rare": ids}), tuple(notes)
 
 
