@@ -37,7 +37,7 @@ def test_most_frequent_unknown_values_come_first_and_the_rest_is_counted() -> No
         LabelMap({0: 0}).apply(raw, PATH)
 
 
-@pytest.mark.parametrize("value", [-1, 65536, 2**31 - 1])
+@pytest.mark.parametrize("value", [-1, -2, 65536, 2**31 - 1])
 def test_values_beyond_16_bits_are_unknown(value: int) -> None:
     with pytest.raises(DataError, match=rf"no class: {value} \(1 pixels\)"):
         LabelMap({0: 0, 65535: 1}).apply(np.array([value], dtype=np.int32), PATH)
