@@ -43,7 +43,7 @@ def demo(
         from dropclass_deploy.analysis.report import write_report
         from dropclass_deploy.training import load_recipe, train
     begin, reporter = time.monotonic(), ConsoleReporter()
-    refuse_existing(output, overwrite=overwrite)
+    refuse_existing(output, overwrite=overwrite, marker="run/recipe.yaml")
     recipe = load_recipe(RECIPE)
     run, artifact = output / "run", output / "artifact"
     train(recipe, run, overwrite=overwrite, reporter=reporter)
@@ -94,10 +94,12 @@ def _ship(run: Path, artifact: Path, data: str, reporter: Reporter) -> tuple[dic
 
 
 def _predict(artifact: Path, folder: Path, data: str) -> None:
-    """Image, truth and prediction of a few scenes of each split, for the report."""
+    """Masks and overlays of a few scenes of each split, beside image and truth for the report."""
     from dropclass_deploy.serving import Segmenter
+    from dropclass_deploy.serving.predict import predict_files
 
     shutil.rmtree(folder, ignore_errors=True)
+    images: list[Path] = []
     with Segmenter.load(artifact) as segmenter:
         for split in ("val", "unbiased"):
             dataset = open_dataset(data, split)
@@ -105,7 +107,9 @@ def _predict(artifact: Path, folder: Path, data: str) -> None:
                 name, image = dataset.key(index), dataset.image(index)
                 write_png(folder / f"{name}.image.png", image)
                 write_png(folder / f"{name}.truth.png", colour_mask(dataset.mask(index), segmenter.classes))
-                write_png(folder / f"{name}.prediction.png", colour_mask(segmenter(image).mask, segmenter.classes))
+                images.append(folder / "images" / f"{name}.png")
+                write_png(images[-1], image)
+        list(predict_files(segmenter, images, folder, overlay=True))
 
 
 def _say(run: Path, parity: dict[str, Any], bench: dict[str, Any], *, as_json: bool, summary: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dropclass_deploy.training.recipe import TrainSection
 
 
 def build_optimiser(module: nn.Module, train: TrainSection) -> torch.optim.Optimizer:
-    """AdamW or SGD; weight decay on weights of convolutions and linear layers only, not on biases and norms."""
+    """AdamW, Adam or SGD; weight decay on weights of convolutions and linear layers only, not on biases and norms."""
     decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [
@@ -18,7 +18,8 @@ def build_optimiser(module: nn.Module, train: TrainSection) -> torch.optim.Optim
     ]
     if train.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum)
-    return torch.optim.AdamW(groups, lr=train.lr)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=train.lr)
 
 
 def learning_rate(train: TrainSection, step: int) -> float:

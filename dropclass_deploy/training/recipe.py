@@ -110,7 +110,7 @@ class TrainSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -128,9 +128,12 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool
 
 def _new_folder(folder: Path, recipe: Recipe) -> None:
     """Replace an earlier run: only now, when recipe, data and network have been found good."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
     write_text(folder / RECIPE, recipe.to_yaml())
 
 

@@ -195,11 +195,21 @@ def test_existing_output_is_refused_and_kept(
 def test_overwrite_replaces_the_whole_folder(
     networks, tmp_path: Path, preprocess: Preprocess, table: ClassTable
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_text("old")
     options = ExportOptions(shape=(1, 24, 32), overwrite=True)
     export_artifact(networks.Tiny(), tmp_path / "out", classes=table, preprocess=preprocess, options=options)
+    (tmp_path / "out" / "old.txt").write_text("old")
+    export_artifact(networks.Tiny(), tmp_path / "out", classes=table, preprocess=preprocess, options=options)
     assert listing(tmp_path / "out") == FILES
+
+
+def test_overwrite_does_not_replace_a_folder_of_other_things(
+    networks, tmp_path: Path, preprocess: Preprocess, table: ClassTable
+) -> None:
+    (tmp_path / "old.txt").write_text("old")
+    options = ExportOptions(shape=(1, 24, 32), overwrite=True)
+    with pytest.raises(UserError, match=r"holds other things \(it has no manifest\.json\)"):
+        export_artifact(networks.Tiny(), tmp_path, classes=table, preprocess=preprocess, options=options)
+    assert (tmp_path / "old.txt").read_text() == "old"
 
 
 def test_a_refusing_gate_leaves_nothing(networks, tmp_path: Path, preprocess: Preprocess, table: ClassTable) -> None:

@@ -32,11 +32,14 @@ def test_warm_up_rises_to_the_full_rate() -> None:
     assert [learning_rate(train, step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+@pytest.mark.parametrize(("name", "kind"), OPTIMISERS.items())
 def test_norms_and_biases_are_not_decayed(name: str, kind: type) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     optimiser = build_optimiser(module, TrainSection(steps=1, optimizer=name, weight_decay=0.1))
-    assert isinstance(optimiser, kind)
+    assert type(optimiser) is kind
     decayed = [p for group in optimiser.param_groups if group["weight_decay"] for p in group["params"]]
     assert [id(p) for p in decayed] == [id(module[0].weight)]
     assert sum(len(group["params"]) for group in optimiser.param_groups) == 4
