@@ -7,7 +7,6 @@ evaluated at the end. Accelerate brings device, mixed precision and several proc
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dropclass_deploy.core.errors import DropclassError, ModelError, RecipeError, RunError, TrainingInterruptedError
-from dropclass_deploy.core.files import refuse_existing, write_text
+from dropclass_deploy.core.errors import DropclassError, ModelError, RecipeError, TrainingInterruptedError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.models import build_model, default_preprocess
 from dropclass_deploy.training.acceleration import accelerator_for
 from dropclass_deploy.training.augment import normalise
-from dropclass_deploy.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
+from dropclass_deploy.training.checkpoint import Checkpoint, restore, save_checkpoint
 from dropclass_deploy.training.conclusion import conclude, validate
 from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.journal import Journal, Meter
@@ -32,6 +30,7 @@ from dropclass_deploy.training.methods import Method, StepContext, StepLoss, bui
 from dropclass_deploy.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from dropclass_deploy.training.recipe import Recipe, load_recipe
 from dropclass_deploy.training.run import MODEL_JSON, RECIPE, USER_MODEL
+from dropclass_deploy.training.run_folder import check_folder, new_folder
 from dropclass_deploy.training.stop_signals import StopSignals
 from dropclass_deploy.training.task import Task, open_task
 
@@ -68,7 +67,7 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     reporter = reporter or Silent()
     folder = Path(output)
-    checkpoint = _check_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    checkpoint = check_folder(folder, recipe, resume=resume, overwrite=overwrite)
     if resume and (folder / MODEL_JSON).is_file():
         reporter.note(f"{folder} is complete ({recipe.train.steps} steps): nothing to resume")
         return folder
@@ -77,9 +76,9 @@ def train(
     network, spec = _network(recipe, model, preprocess, len(task.classes))
     _check_class_count(network, task, recipe)
     method = build_method(network, recipe.method, recipe.model.classifier)
-    if not resume:
-        _new_folder(folder, recipe)
     with accelerator_for(recipe.train) as accelerator:
+        if not resume:
+            new_folder(folder, recipe)
         session = _start(_Setup(folder, recipe, task, method, spec), accelerator, checkpoint)
         _run_steps(session, reporter)
         name = USER_MODEL if model is not None else recipe.model.name
@@ -116,58 +115,6 @@ class _Session:
     @property
     def device(self) -> torch.device:
         return torch.device(self.accelerator.device)
-
-
-def _check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Refuse a folder that cannot be written or resumed; the checkpoint to go on from, or None."""
-    if resume:
-        return _resumable(folder, recipe)
-    refuse_existing(folder, overwrite=overwrite, marker=RECIPE)
-    return None
-
-
-def _new_folder(folder: Path, recipe: Recipe) -> None:
-    """Replace an earlier run: only now, when recipe, data and network have been found good."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink()
-    write_text(folder / RECIPE, recipe.to_yaml())
-
-
-def _resumable(folder: Path, recipe: Recipe) -> Checkpoint | None:
-    if not (folder / RECIPE).is_file():
-        raise RunError(f"{folder} is not a run folder: it has no {RECIPE}", remedy="start without --resume")
-    before = load_recipe(folder / RECIPE)
-    if before.digest() != recipe.digest():
-        raise RecipeError(
-            f"{folder} was started with another recipe: {_first_difference(before, recipe)}",
-            remedy=f"resume with {folder / RECIPE}, or start anew in another folder",
-        )
-    checkpoint = load_checkpoint(folder)
-    if checkpoint is not None and checkpoint.recipe_digest != recipe.digest():
-        raise RecipeError(
-            f"the checkpoint in {folder} belongs to another recipe", remedy="start anew in another folder"
-        )
-    return checkpoint
-
-
-def _first_difference(before: Recipe, now: Recipe) -> str:
-    """The first key that differs, with both values."""
-    left, right = (_flatten(recipe.model_dump(mode="json", by_alias=True)) for recipe in (before, now))
-    for key in sorted(set(left) | set(right)):
-        if left.get(key) != right.get(key):
-            return f"{key} was {left.get(key)!r} and is now {right.get(key)!r}"
-    return "the recipes differ"
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    items = [_flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
-    return {key: inner for item in items for key, inner in item.items()}
 
 
 def _network(
@@ -250,8 +197,7 @@ def _step(session: _Session, images: Tensor, labels: Tensor) -> StepLoss:
         class_weight=session.class_weight,
     )
     inputs = normalise(images, session.scale, session.shift)
-    with session.accelerator.autocast():
-        loss = session.setup.method.loss(session.module, inputs, labels, context)
+    loss = _loss(session, inputs, labels, context)
     if not torch.isfinite(loss.total):
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in loss.terms.items())
         raise DropclassError(
@@ -262,6 +208,22 @@ def _step(session: _Session, images: Tensor, labels: Tensor) -> StepLoss:
     session.accelerator.backward(loss.total)
     session.optimiser.step()
     return loss
+
+
+def _loss(session: _Session, inputs: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
+    try:
+        with session.accelerator.autocast():
+            return session.setup.method.loss(session.module, inputs, labels, context)
+    except ValueError as error:
+        # torch's BatchNorm says it so when a layer sees one value a channel (a pooled map of a single image).
+        if "more than 1 value per channel" not in str(error):
+            raise
+        size = session.setup.recipe.train.batch_size
+        raise RecipeError(
+            f"train.batch_size {size} gives a BatchNorm of this model a single value a channel",
+            expected="at least 2 images a step and process",
+            remedy="raise train.batch_size, or train.crop",
+        ) from error
 
 
 def _after_step(session: _Session, meter: Meter, advance: Any, reporter: Reporter) -> None:

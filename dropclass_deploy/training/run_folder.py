@@ -1,0 +1,65 @@
+"""The run folder before the first step: refused, resumed or made anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dropclass_deploy.core.errors import RecipeError, RunError
+from dropclass_deploy.core.files import refuse_existing, write_text
+from dropclass_deploy.training.checkpoint import Checkpoint, load_checkpoint
+from dropclass_deploy.training.recipe import Recipe, load_recipe
+from dropclass_deploy.training.run import RECIPE
+
+
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+    """Refuse a folder that cannot be written or resumed; the checkpoint to go on from, or None."""
+    if resume:
+        return _resumable(folder, recipe)
+    refuse_existing(folder, overwrite=overwrite, marker=RECIPE)
+    return None
+
+
+def new_folder(folder: Path, recipe: Recipe) -> None:
+    """Replace an earlier run: only now, when recipe, data and network have been found good."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+    write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def _resumable(folder: Path, recipe: Recipe) -> Checkpoint | None:
+    if not (folder / RECIPE).is_file():
+        raise RunError(f"{folder} is not a run folder: it has no {RECIPE}", remedy="start without --resume")
+    before = load_recipe(folder / RECIPE)
+    if before.digest() != recipe.digest():
+        raise RecipeError(
+            f"{folder} was started with another recipe: {_first_difference(before, recipe)}",
+            remedy=f"resume with {folder / RECIPE}, or start anew in another folder",
+        )
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is not None and checkpoint.recipe_digest != recipe.digest():
+        raise RecipeError(
+            f"the checkpoint in {folder} belongs to another recipe", remedy="start anew in another folder"
+        )
+    return checkpoint
+
+
+def _first_difference(before: Recipe, now: Recipe) -> str:
+    """The first key that differs, with both values."""
+    left, right = (_flatten(recipe.model_dump(mode="json", by_alias=True)) for recipe in (before, now))
+    for key in sorted(set(left) | set(right)):
+        if left.get(key) != right.get(key):
+            return f"{key} was {left.get(key)!r} and is now {right.get(key)!r}"
+    return "the recipes differ"
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    items = [_flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
+    return {key: inner for item in items for key, inner in item.items()}
