@@ -66,7 +66,7 @@ def source_from_run(path: Path, deploy_head: str | None) -> Source:
             "run": path.resolve().name,
             **facts,
             "data": run.data,
-            "recipe_sha256": hashlib.sha256(run.recipe_text.encode()).hexdigest(),
+            "recipe_sha256": run.model_json.get("recipe_sha256"),
         },
         evaluation=run.evaluation,
         data=run.data,

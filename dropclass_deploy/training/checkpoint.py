@@ -28,6 +28,7 @@ class Checkpoint:
         optimiser: its state dict.
         scaler: gradient scaler's state, or None.
         rng: the CPU generator's state (dropout inside the network draws from it; all else is keyed by step).
+        cuda_rng: the current GPU's generator's state, or None.
     """
 
     step: int
@@ -36,6 +37,12 @@ class Checkpoint:
     optimiser: dict[str, Any]
     scaler: dict[str, Any] | None
     rng: torch.Tensor
+    cuda_rng: torch.Tensor | None = None
+
+
+def cuda_rng_state() -> torch.Tensor | None:
+    """State of the current GPU's generator, or None without one."""
+    return torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -61,9 +68,21 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
 
 
 def restore(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.Optimizer, scaler: Any) -> None:
-    """Put a checkpoint's state back."""
-    module.load_state_dict(checkpoint.module)
-    optimiser.load_state_dict(checkpoint.optimiser)
+    """Put a checkpoint's state back.
+
+    Raises:
+        RunError: when it belongs to another network.
+    """
+    try:
+        module.load_state_dict(checkpoint.module)
+        optimiser.load_state_dict(checkpoint.optimiser)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"the checkpoint belongs to another network: {reason}", remedy="resume with the same model"
+        ) from error
     if scaler is not None and checkpoint.scaler is not None:
         scaler.load_state_dict(checkpoint.scaler)
     torch.set_rng_state(checkpoint.rng)
+    if checkpoint.cuda_rng is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(checkpoint.cuda_rng)

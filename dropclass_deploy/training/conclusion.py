@@ -42,14 +42,17 @@ def conclude(
     task: Task,
     method: Method,
     preprocess: Preprocess,
-    name: str,
+    built: dict[str, Any],
     device: torch.device,
     reporter: Reporter,
 ) -> None:
-    """Save the networks, evaluate every deploy head, and write ``model.json`` last: it marks the run as complete."""
+    """Save the networks, evaluate every deploy head, and write ``model.json`` last: it marks the run as complete.
+
+    ``built`` says how the network was made: name, options, weights, classifier, probe_size.
+    """
     save_network(folder, method)
     write_json(folder / EVALUATION, _evaluation(recipe, task, method, preprocess, device, reporter))
-    write_model_json(folder, _model_json(recipe, task, method, preprocess, name))
+    write_model_json(folder, _model_json(recipe, task, method, preprocess, built))
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
@@ -78,12 +81,12 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}"
 
 
-def _model_json(recipe: Recipe, task: Task, method: Method, preprocess: Preprocess, name: str) -> dict[str, Any]:
+def _model_json(
+    recipe: Recipe, task: Task, method: Method, preprocess: Preprocess, built: dict[str, Any]
+) -> dict[str, Any]:
     libraries = ("torch", "torchvision", "timm", "accelerate", "numpy")
     return {
-        "name": name,
-        "options": recipe.model.options,
-        "classifier": recipe.model.classifier,
+        **built,
         "num_classes": len(task.classes),
         "classes": task.classes.model_dump(mode="json"),
         "preprocess": preprocess.model_dump(mode="json"),
@@ -94,7 +97,6 @@ def _model_json(recipe: Recipe, task: Task, method: Method, preprocess: Preproce
         "method": recipe.method.name,
         "deploy_head": recipe.export.deploy_head,
         "deploy_heads": sorted(method.deploy_heads()),
-        "weights": recipe.model.weights,
         "seed": recipe.train.seed,
         "steps": recipe.train.steps,
         "recipe_sha256": recipe.digest(),

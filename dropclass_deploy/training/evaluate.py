@@ -42,8 +42,10 @@ class TorchSegmenter:
         tensor = torch.from_numpy(self.preprocess.normalise(resized)).to(self.device)
         with torch.inference_mode():
             logits = logits_of(self.model(tensor)).float()
-            if logits.shape[-2:] != image.shape[:2]:
-                logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+            # Two steps, as deployed: model.onnx gives logits at the network's input size.
+            for size in (tensor.shape[-2:], image.shape[:2]):
+                if logits.shape[-2:] != size:
+                    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
             mask: npt.NDArray[np.uint8] = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         return mask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -100,9 +101,16 @@ def training_loader(dataset: Dataset, train: TrainSection, preprocess: Preproces
         batch_sampler=batches,
         num_workers=train.workers,
         collate_fn=collate,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=train.workers > 0,
     )
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """A signal to the whole process group must not kill the workers: the parent still finishes its step and saves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(pairs: list[Pair]) -> Pair:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
@@ -19,6 +20,7 @@ from dropclass_deploy.training.dropclass import (
     linear,
     sample_dropped,
 )
+from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.dropclass.wrapper import DropBranch
 from dropclass_deploy.training.loader import generator_for
 from dropclass_deploy.training.losses import check_labels, cross_entropy
@@ -87,12 +89,15 @@ class CrossEntropy(Method):
 class DropClassMethod(Method):
     """Algorithm 1 of arXiv 2111.00531."""
 
-    def __init__(self, model: nn.Module, section: MethodSection, classifier: str | None) -> None:
+    def __init__(
+        self, model: nn.Module, section: MethodSection, classifier: str | None, example: Tensor | None = None
+    ) -> None:
         super().__init__(model)
         self.section = section
         self.wrapper = DropClass(
             model,
             classifier,
+            example=example,
             divisor=section.divisor,
             detach_importance=section.detach_importance,
             max_drop_probability=section.drop_max,
@@ -124,7 +129,7 @@ class DropClassMethod(Method):
     def _draw(self, labels: Tensor, context: StepContext) -> int | None:
         # A generator of (seed, step): every process draws the same class, and a resumed run the same as an unbroken one.
         probability = linear(context.progress, self.section.drop_max)
-        among = labels if self.section.drop_among == "batch" else None
+        among = present_classes(labels, self.wrapper.num_classes) if self.section.drop_among == "batch" else None
         return sample_dropped(
             self.wrapper.num_classes, probability, generator_for(context.seed, 3, context.step), among=among
         )
@@ -141,16 +146,29 @@ class DropClassMethod(Method):
         return self.wrapper.branch
 
 
-def build_method(model: nn.Module, section: MethodSection, classifier: str | None = None) -> Method:
+def present_classes(labels: Tensor, num_classes: int) -> Tensor:
+    """Ids of the classes in the labels of *all* processes, so that all draw the same z."""
+    ids = labels.long().flatten()
+    present = torch.bincount(ids[(ids >= 0) & (ids < num_classes)], minlength=num_classes)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(present)
+    return present.nonzero().flatten()
+
+
+def build_method(
+    model: nn.Module, section: MethodSection, classifier: str | None = None, size: tuple[int, int] = (64, 64)
+) -> Method:
     """The method a recipe names, around ``model`` (which "ce+block" changes: it gets the block).
+
+    ``size`` (height, width) is one that the model can be run on, for models that refuse the probe's 64×64.
 
     Raises:
         ModelError: when the method needs the classifier and it cannot be found.
     """
     if section.name == "dropclass":
-        return DropClassMethod(model, section, classifier)
+        return DropClassMethod(model, section, classifier, probe_example(model, size))
     if section.name == "ce+block":
-        return CrossEntropy(insert_block(model, classifier))
+        return CrossEntropy(insert_block(model, classifier, probe_example(model, size)))
     return CrossEntropy(model)
 
 
@@ -163,15 +181,31 @@ class BlockThenClassifier(nn.Sequential):
         self.classifier = classifier
 
 
-def insert_block(model: nn.Module, classifier: str | None = None) -> nn.Module:
-    """Put a 1×1 convolution, BatchNorm and ReLU (K → K) before the classifier, in place.
+def probe_example(model: nn.Module, size: tuple[int, int]) -> Tensor | None:
+    """None when the model takes the probe's own noise, else noise of a size that the run's images have."""
+    try:
+        output_channels(model, (64, 64))
+    except ModelError:
+        reference = next(model.parameters(), torch.zeros(()))
+        noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        return noise.to(device=reference.device, dtype=reference.dtype)
+    return None
+
+
+def insert_block(model: nn.Module, classifier: str | None = None, example: Tensor | None = None) -> nn.Module:
+    """Put a 1×1 convolution, BatchNorm and ReLU (K → K) before the classifier, in place; a second call changes nothing.
 
     It is the control that DropClass has to beat: the same extra parameters, trained by cross-entropy alone.
     """
-    found: Classifier = find_classifier(model, classifier)
+    if any(isinstance(module, BlockThenClassifier) for module in model.modules()):
+        return model
+    found: Classifier = find_classifier(model, classifier, example)
     if not found.path:
         raise ModelError("the model is itself the classifier", expected="a network around it")
     head = model.get_submodule(found.path)
     block = DropBranch(found.channels).to(next(head.parameters()).device)
-    model.set_submodule(found.path, BlockThenClassifier(block, head))
+    replacement = BlockThenClassifier(block, head)
+    # Under every name it has: a forward pass may use any of them.
+    for name in [name for name, module in model.named_modules(remove_duplicate=False) if module is head]:
+        model.set_submodule(name, replacement)
     return model

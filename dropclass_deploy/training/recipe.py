@@ -5,21 +5,39 @@ Unknown keys and wrong types are refused with the path to the key. Contradiction
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from pathlib import Path
+import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
 
-from dropclass_deploy.core.errors import RecipeError
-from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.preprocess import Preprocess, Triple
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+
+def _number(value: Any) -> Any:
+    """YAML reads ``1e-3`` (no dot) as text: such a text is a number; other texts are left for the schema to refuse."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+# Strict: true is not 1, "200" is not 200, and infinity is no number here.
+Float = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
+Fraction = Annotated[Float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+Scale = Annotated[Float, Field(gt=0, le=100)]
 Size = Annotated[tuple[Positive, Positive], Field(description="height, width")]
+DEFAULT_SCALE = (0.75, 1.5)
 
 COMPONENTS = ("median_frequency",)
 """What ``method.with`` may list."""
@@ -38,8 +56,27 @@ class Splits(Section):
     val: str = "val"
 
 
+class PreprocessSection(Section):
+    """What differs from the network's own preprocessing; null keeps it."""
+
+    mean: Triple | None = None
+    std: Triple | None = None
+    size: Size | None = None
+
+    def resolve(self, default: Preprocess) -> Preprocess:
+        """The whole specification."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        return Preprocess.model_validate({**default.model_dump(), **given})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        return self
+
+
 class ModelSection(Section):
-    """The network."""
+    """The network; left out only for one given to ``train`` as a Python object."""
 
     name: str
     weights: str | None = None
@@ -57,7 +94,7 @@ class MethodSection(Section):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     name: Literal["ce", "ce+block", "dropclass"] = "dropclass"
-    alpha: Annotated[float, Field(ge=0)] = 10.0
+    alpha: Annotated[Float, Field(ge=0)] = 10.0
     lambda_max: Fraction = 1.0
     drop_max: Fraction = 1.0
     divisor: Literal["kept", "all"] = "kept"
@@ -91,36 +128,37 @@ class Photometric(Section):
     brightness: Fraction = 0.25
     contrast: Fraction = 0.25
     saturation: Fraction = 0.25
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    hue: Annotated[Float, Field(ge=0, le=0.5)] = 0.02
 
 
 class TrainSection(Section):
     """The optimisation and the augmentation.
 
     ``crop`` (height, width) is cut from the image scaled by a factor out of ``scale``; null takes whole images, which
-    must then be of one size.
+    must then be of one size, and ``scale`` has no say. ``validate_every`` and ``checkpoint_every`` 0 mean a tenth of the
+    run.
     """
 
     steps: Positive
     batch_size: Positive = 8
     crop: Size | None = None
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    scale: tuple[Scale, Scale] = DEFAULT_SCALE
     flip: Fraction = 0.5
     photometric: Photometric = Photometric()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Count = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    lr: Annotated[Float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-4
+    momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["poly", "constant"] = "poly"
-    power: Annotated[float, Field(gt=0)] = 0.9
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    workers: Annotated[int, Field(ge=0)] = 0
+    power: Annotated[Float, Field(gt=0)] = 0.9
+    warmup_steps: Count = 0
+    workers: Count = 0
     log_every: Positive = 10
-    validate_every: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    validate_every: Count = 0
+    checkpoint_every: Count = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -128,7 +166,11 @@ class TrainSection(Section):
             raise ValueError(f"scale is {list(self.scale)}: the smaller factor comes first")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
-        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
+        if self.crop is None and self.scale != DEFAULT_SCALE:
+            raise ValueError(
+                "scale is given without crop: whole images are not scaled; give train.crop: [height, width]"
+            )
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device is {self.device!r}: auto, cpu, cuda or cuda:N")
         return self
 
@@ -140,15 +182,22 @@ class ExportSection(Section):
 
 
 class Recipe(Section):
-    """A whole recipe."""
+    """A whole recipe; a section that YAML leaves empty has its defaults."""
 
     data: str
     splits: Splits = Splits()
-    model: ModelSection
-    preprocess: Preprocess | None = None
+    model: ModelSection | None = None
+    preprocess: PreprocessSection = PreprocessSection()
     method: MethodSection = MethodSection()
     train: TrainSection
     export: ExportSection = ExportSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {key: value for key, value in content.items() if value is not None or key not in cls.model_fields}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -167,106 +216,3 @@ class Recipe(Section):
         for key in ("device", "workers", "log_every", "checkpoint_every"):
             del content["train"][key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def load_recipe(source: Path | str, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file and apply ``key.sub=value`` overrides (values are YAML).
-
-    Raises:
-        RecipeError: for a missing or broken file, an unknown key, a wrong type or a contradiction.
-    """
-    path = Path(source)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"there is no recipe {path}", remedy=_hint(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}", expected="a YAML file") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{path} is not YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"{path} holds {type(content).__name__}", expected="a mapping with data, model, method and train"
-        )
-    for override in overrides or []:
-        _apply(content, override)
-    return parse_recipe(content, str(path))
-
-
-def parse_recipe(content: dict[str, Any], where: str = "the recipe") -> Recipe:
-    """Check a recipe's content against the schema.
-
-    Raises:
-        RecipeError: naming the first key that does not fit, by its path.
-    """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise RecipeError(f"{where}: {_explain(first)}{more}") from error
-
-
-def _explain(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        section = _section_at(problem["loc"][:-1])
-        known = _keys(section)
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
-        return (
-            f"unknown key {path}{guess} expected one of {', '.join(known)}"
-            if not near
-            else f"unknown key {path}{guess}"
-        )
-    if problem["type"] == "missing":
-        return f"the key {path} is missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    value = problem.get("input")
-    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool | list) else ""
-    return f"{path}: {message}{shown}" if path else message
-
-
-def _section_at(loc: tuple[Any, ...]) -> type[BaseModel]:
-    section: type[BaseModel] = Recipe
-    for part in loc:
-        field = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
-        inner = (
-            [a for a in _options(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)] if field else []
-        )
-        if not inner:
-            break
-        section = inner[0]
-    return section
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    return (annotation, *getattr(annotation, "__args__", ()))
-
-
-def _keys(section: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError(f"--set {override!r}", expected="key.sub=value", remedy="for example --set train.steps=200")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is not YAML") from error
-    target = content
-    *parents, last = key.strip().split(".")
-    for part in parents:
-        inner = target.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"--set {key}: {part} holds {inner!r}", expected="a key inside a section")
-        target = inner
-    target[last] = value
-
-
-def _hint(path: Path) -> str:
-    names = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-    return f"{path.parent} has {', '.join(names)}" if names else "check the path"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -22,7 +23,8 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.models import build_model
 from dropclass_deploy.training.dropclass import fold
 from dropclass_deploy.training.methods import DropClassMethod, Method, build_method
-from dropclass_deploy.training.recipe import Recipe, load_recipe
+from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.recipe_file import load_recipe
 
 RECIPE = "recipe.yaml"
 MODEL = "model.safetensors"
@@ -31,6 +33,7 @@ MODEL_JSON = "model.json"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.json"
 CHECKPOINT = "checkpoint"
+NAMES = (RECIPE, MODEL, BRANCH, MODEL_JSON, METRICS, EVALUATION, CHECKPOINT)
 USER_MODEL = "python"
 """``model.json``'s name for a network that the caller built and gave to ``train``."""
 
@@ -130,31 +133,31 @@ def load_run(path: Path | str, model: nn.Module | None = None) -> LoadedRun:
 
     Args:
         path: the run folder.
-        model: the network, for a run whose network was given to ``train`` as a Python object.
+        model: the network, for a run whose network was given to ``train`` as a Python object; it is loaded in place, put
+            into eval mode and frozen.
 
     Raises:
         RunError: when the folder is no run, is unfinished, or its parts do not fit together.
     """
     path = Path(path)
     content = read_model_json(path)
+    facts = _facts(content, path)
     recipe = load_recipe(path / RECIPE)
-    classes = ClassTable.model_validate(content["classes"])
-    network = _rebuild(content, len(classes), model, path)
-    method = build_method(network, recipe.method, recipe.model.classifier)
+    network = _rebuild(facts, model, path)
+    method = build_method(network, recipe.method, facts.classifier, facts.probe_size)
     load_module(path / MODEL, method.model)
     method.model.eval().requires_grad_(False)
     folded = _folded(path, method)
-    evaluation = path / EVALUATION
     return LoadedRun(
         path=path,
         model=method.model,
         folded=folded,
-        classes=classes,
-        preprocess=Preprocess.model_validate(content["preprocess"]),
+        classes=facts.classes,
+        preprocess=facts.preprocess,
         recipe=recipe,
         model_json=content,
         recipe_text=(path / RECIPE).read_text(encoding="utf-8"),
-        evaluation=json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
+        evaluation=_read_object(path / EVALUATION) if (path / EVALUATION).is_file() else None,
     )
 
 
@@ -175,26 +178,53 @@ def read_model_json(path: Path) -> dict[str, Any]:
             f"the run {path} has not finished: it has no {MODEL_JSON}",
             remedy=f"finish it: dropclass train {path / RECIPE} -o {path} --resume",
         )
+    return _read_object(path / MODEL_JSON)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object."""
     try:
-        content = json.loads((path / MODEL_JSON).read_text(encoding="utf-8"))
-        missing = {"name", "options", "classes", "preprocess"} - set(content)
-    except (ValueError, TypeError, OSError) as error:
-        raise RunError(f"{path / MODEL_JSON} cannot be read: {error}", remedy="train again") from error
-    if missing:
-        raise RunError(f"{path / MODEL_JSON} lacks {', '.join(sorted(missing))}", remedy="train again")
-    return dict(content)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read: {error}", remedy="train again, or copy the whole run folder") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds {type(content).__name__}", expected="a JSON object", remedy="train again")
+    return content
 
 
-def _rebuild(content: dict[str, Any], num_classes: int, model: nn.Module | None, path: Path) -> nn.Module:
+class _Facts(BaseModel):
+    """What ``model.json`` must hold for the network to be rebuilt."""
+
+    name: str
+    options: dict[str, Any]
+    classes: ClassTable
+    preprocess: Preprocess
+    classifier: str | None = None
+    probe_size: tuple[int, int] = (64, 64)
+
+
+def _facts(content: dict[str, Any], path: Path) -> _Facts:
+    try:
+        return _Facts.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(
+            f"{path / MODEL_JSON} does not fit at {where}: {first['msg']}",
+            remedy="train again, or copy the whole run folder",
+        ) from error
+
+
+def _rebuild(facts: _Facts, model: nn.Module | None, path: Path) -> nn.Module:
     if model is not None:
         return model
-    if content["name"] == USER_MODEL:
+    if facts.name == USER_MODEL:
         raise RunError(
             f"the run {path} trained a network given as a Python object",
             remedy="load it in Python: load_run(path, model=…), then export_artifact(model, …)",
         )
     try:
-        return build_model(content["name"], num_classes, weights=None, **content["options"])
+        return build_model(facts.name, len(facts.classes), weights=None, **facts.options)
     except ModelError as error:
         raise RunError(f"the network of {path} cannot be built: {error}") from error
 

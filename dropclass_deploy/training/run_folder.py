@@ -9,27 +9,41 @@ from typing import Any
 from dropclass_deploy.core.errors import RecipeError, RunError
 from dropclass_deploy.core.files import refuse_existing, write_text
 from dropclass_deploy.training.checkpoint import Checkpoint, load_checkpoint
-from dropclass_deploy.training.recipe import Recipe, load_recipe
-from dropclass_deploy.training.run import RECIPE
+from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.recipe_file import load_recipe
+from dropclass_deploy.training.run import METRICS, NAMES, RECIPE
 
 
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpoint | None:
     """Refuse a folder that cannot be written or resumed; the checkpoint to go on from, or None."""
+    if resume and overwrite:
+        raise RunError("both --resume and --overwrite were given", expected="one of the two")
     if resume:
         return _resumable(folder, recipe)
-    refuse_existing(folder, overwrite=overwrite, marker=RECIPE)
+    refuse_existing(folder, overwrite=overwrite, marker=METRICS)
+    foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path)) if folder.is_dir() else []
+    if foreign:
+        raise RunError(
+            f"the output {folder} holds {foreign[0]!r}, which no run writes, and --overwrite replaces runs only",
+            remedy="choose another folder with -o, or move it away",
+        )
     return None
 
 
 def new_folder(folder: Path, recipe: Recipe) -> None:
-    """Replace an earlier run: only now, when recipe, data and network have been found good."""
+    """Replace an earlier run: only now, when recipe, data and network have been found good; only what a run writes."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
+    for old in [path for path in folder.iterdir() if _is_ours(path)]:
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
         else:
             old.unlink()
     write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run writes an entry of this name (unfinished atomic writes included)."""
+    return path.name in NAMES or (path.name.startswith(".") and path.suffix in {".tmp", ".old"})
 
 
 def _resumable(folder: Path, recipe: Recipe) -> Checkpoint | None:

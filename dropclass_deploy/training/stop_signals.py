@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from dropclass_deploy.core.errors import TrainingInterruptedError
+from dropclass_deploy.core.progress import Advance, Reporter
 
 
 class StopSignals:
@@ -38,3 +43,28 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class StoppableReporter:
+    """A reporter whose phases end with ``TrainingInterruptedError`` at the first report after a signal."""
+
+    def __init__(self, reporter: Reporter, signals: StopSignals, message: str) -> None:
+        self._reporter = reporter
+        self._signals = signals
+        self._message = message
+
+    def note(self, text: str) -> None:
+        """Passed on."""
+        self._reporter.note(text)
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[Advance]:
+        """The reporter's phase, watched."""
+        with self._reporter.phase(title) as advance:
+
+            def watched(done: int, total: int, status: str = "", /) -> None:
+                advance(done, total, status)
+                if self._signals.requested:
+                    raise TrainingInterruptedError(self._message)
+
+            yield watched

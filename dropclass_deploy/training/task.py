@@ -8,11 +8,29 @@ import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.images import image_size
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.data.statistics import ClassStatistics, count_classes, median_frequency_weights
 from dropclass_deploy.training.recipe import Recipe
+
+
+def _check_one_size(dataset: Dataset) -> None:
+    """Whole images make a batch only when all have one size; better said now than at the first batch that mixes two."""
+    sizes: dict[tuple[int, int], str] = {}
+    for index in range(len(dataset)):
+        path = dataset.image_path(index)
+        height, width = dataset.image(index).shape[:2] if path is None else image_size(path)
+        sizes.setdefault((height, width), dataset.key(index))
+        if len(sizes) > 1:
+            (first, one), (second, other) = sizes.items()
+            raise DataError(
+                f"the images differ in size: {one} is {first[0]}×{first[1]} and {other} {second[0]}×{second[1]}",
+                expected="one size",
+                remedy="set train.crop: [height, width], or preprocess.size",
+            )
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,8 @@ def open_task(recipe: Recipe, reporter: Reporter) -> Task:
         statistics = count_classes(train, advance)
     classes = train.classes.with_rare_from(statistics.pixels)
     absent = [classes.names[index] for index in np.flatnonzero(statistics.pixels == 0)]
+    if recipe.train.crop is None and recipe.preprocess.size is None:
+        _check_one_size(train)
     if absent:
         reporter.note(f"no training pixel of: {', '.join(absent)}")
     reporter.note(f"rare classes: {', '.join(classes.names[index] for index in classes.rare)}")

@@ -15,24 +15,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dropclass_deploy.core.errors import DropclassError, ModelError, RecipeError, TrainingInterruptedError
+from dropclass_deploy.core.errors import DropclassError, RecipeError, TrainingInterruptedError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter, Silent
-from dropclass_deploy.models import build_model, default_preprocess
 from dropclass_deploy.training.acceleration import accelerator_for
 from dropclass_deploy.training.augment import normalise
-from dropclass_deploy.training.checkpoint import Checkpoint, restore, save_checkpoint
+from dropclass_deploy.training.checkpoint import Checkpoint, cuda_rng_state, load_checkpoint, restore, save_checkpoint
 from dropclass_deploy.training.conclusion import conclude, validate
-from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.journal import Journal, Meter
 from dropclass_deploy.training.loader import training_loader
-from dropclass_deploy.training.methods import Method, StepContext, StepLoss, build_method
+from dropclass_deploy.training.methods import StepContext, StepLoss
 from dropclass_deploy.training.optimiser import build_optimiser, learning_rate, set_learning_rate
-from dropclass_deploy.training.recipe import Recipe, load_recipe
-from dropclass_deploy.training.run import MODEL_JSON, RECIPE, USER_MODEL
+from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.recipe_file import load_recipe
+from dropclass_deploy.training.run import MODEL_JSON
 from dropclass_deploy.training.run_folder import check_folder, new_folder
-from dropclass_deploy.training.stop_signals import StopSignals
-from dropclass_deploy.training.task import Task, open_task
+from dropclass_deploy.training.run_setup import Setup, resume_hint, set_up
+from dropclass_deploy.training.stop_signals import StoppableReporter, StopSignals
 
 
 def train(
@@ -48,10 +47,11 @@ def train(
     """Train as a recipe says.
 
     Args:
-        recipe: a ``Recipe`` or the path of its YAML file.
+        recipe: a ``Recipe`` or the path of its YAML file. Its seed is also set as torch's global one.
         output: the run folder.
-        model: a network to train instead of the recipe's ``model.name``; it is trained in place.
-        preprocess: of ``model``; default ImageNet's mean and standard deviation. The recipe's key wins.
+        model: a network to train instead of the recipe's ``model`` section; it is trained in place ("ce+block" also puts
+            its block into it).
+        preprocess: of ``model``; default ImageNet's mean and standard deviation. The recipe's keys win.
         resume: go on from the folder's last checkpoint.
         overwrite: replace a folder that is there.
         reporter: hears about progress.
@@ -67,41 +67,41 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     reporter = reporter or Silent()
     folder = Path(output)
-    checkpoint = check_folder(folder, recipe, resume=resume, overwrite=overwrite)
-    if resume and (folder / MODEL_JSON).is_file():
-        reporter.note(f"{folder} is complete ({recipe.train.steps} steps): nothing to resume")
-        return folder
-    task = open_task(recipe, reporter)
-    torch.manual_seed(recipe.train.seed)
-    network, spec = _network(recipe, model, preprocess, len(task.classes))
-    _check_class_count(network, task, recipe)
-    method = build_method(network, recipe.method, recipe.model.classifier)
-    with accelerator_for(recipe.train) as accelerator:
-        if not resume:
+    with accelerator_for(recipe.train) as accelerator, StopSignals() as signals:
+        if accelerator.is_main_process:
+            check_folder(folder, recipe, resume=resume, overwrite=overwrite)
+        accelerator.wait_for_everyone()
+        if resume and (folder / MODEL_JSON).is_file():
+            reporter.note(f"{folder} is complete ({recipe.train.steps} steps): nothing to resume")
+            return folder
+        checkpoint = load_checkpoint(folder) if resume else None
+        setup = set_up(recipe, folder, model, preprocess, reporter)
+        if not resume and accelerator.is_main_process:
             new_folder(folder, recipe)
-        session = _start(_Setup(folder, recipe, task, method, spec), accelerator, checkpoint)
-        _run_steps(session, reporter)
-        name = USER_MODEL if model is not None else recipe.model.name
-        conclude(folder, recipe, task, method, spec, name, session.device, reporter)
+        accelerator.wait_for_everyone()
+        _train(_start(setup, accelerator, checkpoint), signals, reporter)
     return folder
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """What a run is made of before the accelerator sees it."""
-
-    folder: Path
-    recipe: Recipe
-    task: Task
-    method: Method
-    preprocess: Preprocess
+def _train(session: _Session, signals: StopSignals, reporter: Reporter) -> None:
+    """The steps, then the conclusion on the main process."""
+    _run_steps(session, signals, reporter)
+    if not session.accelerator.is_main_process:
+        return
+    _save(session)
+    setup = session.setup
+    message = f"stopped by a signal while evaluating the finished training; {resume_hint(setup)}"
+    watched = StoppableReporter(reporter, signals, message)
+    conclude(
+        setup.folder, setup.recipe, setup.task, setup.method, setup.preprocess, setup.built, session.device, watched
+    )
 
 
 @dataclass
 class _Session:
     """A run in progress."""
 
-    setup: _Setup
+    setup: Setup
     accelerator: Accelerator
     module: nn.Module
     optimiser: Any
@@ -117,36 +117,26 @@ class _Session:
         return torch.device(self.accelerator.device)
 
 
-def _network(
-    recipe: Recipe, model: nn.Module | None, preprocess: Preprocess | None, num_classes: int
-) -> tuple[nn.Module, Preprocess]:
-    """The network and its preprocessing."""
-    if model is not None:
-        return model, recipe.preprocess or preprocess or Preprocess()
-    section = recipe.model
-    network = build_model(section.name, num_classes, section.weights, **section.options)
-    return network, recipe.preprocess or default_preprocess(section.name)
+class _Trained(nn.Module):
+    """The method's module, in a coat that Accelerate may change."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.inner = module
+
+    def forward(self, *arguments: Any) -> Any:
+        """Whatever the module returns."""
+        return self.inner(*arguments)
 
 
-def _check_class_count(network: nn.Module, task: Task, recipe: Recipe) -> None:
-    """Run the network once on an image's size, so that a wrong class count shows before the first step."""
-    size = recipe.train.crop or (64, 64)
-    count = output_channels(network, size)
-    if count != len(task.classes):
-        raise ModelError(
-            f"the model gives logits of {count} classes",
-            expected=f"{len(task.classes)}, as {recipe.data} has",
-            remedy="build the model with that number of classes, or mend the class table",
-        )
-
-
-def _start(setup: _Setup, accelerator: Accelerator, checkpoint: Checkpoint | None) -> _Session:
+def _start(setup: Setup, accelerator: Accelerator, checkpoint: Checkpoint | None) -> _Session:
     train = setup.recipe.train
     module = setup.method.module.train()
     optimiser = build_optimiser(module, train)
     start = 0 if checkpoint is None else checkpoint.step
     loader = training_loader(setup.task.train, train, setup.preprocess, start=start)
-    prepared, optimiser, loader = accelerator.prepare(module, optimiser, loader)
+    # Accelerate patches the forward of what it prepares; the caller's own module must not stay patched.
+    prepared, optimiser, loader = accelerator.prepare(_Trained(module), optimiser, loader)
     if checkpoint is not None:
         restore(checkpoint, setup.method.module, optimiser, accelerator.scaler)
     scale, shift = setup.preprocess.scale_and_shift()
@@ -166,24 +156,32 @@ def _start(setup: _Setup, accelerator: Accelerator, checkpoint: Checkpoint | Non
     )
 
 
-def _run_steps(session: _Session, reporter: Reporter) -> None:
+def _run_steps(session: _Session, signals: StopSignals, reporter: Reporter) -> None:
     train = session.setup.recipe.train
     meter = Meter(train.batch_size)
     if session.step:
         reporter.note(f"resuming at step {session.step} of {train.steps}")
-    with StopSignals() as signals, reporter.phase("training") as advance:
+    with reporter.phase("training") as advance:
         for images, labels in session.loader:
             meter.data_ready()
             loss = _step(session, images, labels)
             meter.add(loss)
             session.step += 1
             _after_step(session, meter, advance, reporter)
-            if signals.requested:
+            if _stop_requested(session, signals):
                 _save(session)
                 raise TrainingInterruptedError(
-                    f"stopped by a signal after step {session.step} of {train.steps}; the state is saved; go on with: "
-                    f"dropclass train {session.setup.folder / RECIPE} -o {session.setup.folder} --resume"
+                    f"stopped by a signal after step {session.step} of {train.steps}; {resume_hint(session.setup)}"
                 )
+
+
+def _stop_requested(session: _Session, signals: StopSignals) -> bool:
+    """Whether any process got a signal: all stop after the same step, or the others would wait for ever."""
+    if session.accelerator.num_processes == 1:
+        return signals.requested
+    asked = torch.tensor(int(signals.requested), device=session.device)
+    torch.distributed.all_reduce(asked)
+    return bool(asked.item())
 
 
 def _step(session: _Session, images: Tensor, labels: Tensor) -> StepLoss:
@@ -202,12 +200,21 @@ def _step(session: _Session, images: Tensor, labels: Tensor) -> StepLoss:
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in loss.terms.items())
         raise DropclassError(
             f"the loss is not finite at step {session.step} ({terms}); lower train.lr (now {train.lr}), or train.precision "
-            f"fp32 (now {train.precision}); the last good checkpoint is in {session.setup.folder}"
+            f"fp32 (now {train.precision}); {_last_checkpoint(session.setup.folder)}"
         )
     session.optimiser.zero_grad(set_to_none=True)
     session.accelerator.backward(loss.total)
     session.optimiser.step()
     return loss
+
+
+def _last_checkpoint(folder: Path) -> str:
+    checkpoint = load_checkpoint(folder)
+    return (
+        "no checkpoint had been written yet"
+        if checkpoint is None
+        else f"the last checkpoint is of step {checkpoint.step}"
+    )
 
 
 def _loss(session: _Session, inputs: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
@@ -269,5 +276,6 @@ def _save(session: _Session) -> None:
             optimiser=session.optimiser.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
             rng=torch.get_rng_state(),
+            cuda_rng=cuda_rng_state(),
         ),
     )

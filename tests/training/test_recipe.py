@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from dropclass_deploy.core.errors import RecipeError
-from dropclass_deploy.training.recipe import Recipe, load_recipe, parse_recipe
+from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.recipe_file import load_recipe, parse_recipe
 
 MINIMAL = {"data": "synthetic:", "model": {"name": "lite0"}, "train": {"steps": 10}}
 
@@ -40,11 +41,32 @@ def changed(path: str, value: object) -> dict[str, object]:
         ("train.device", "tpu", r"device is 'tpu'"),
         ("preprocess", {"std": [0, 1, 1]}, r"preprocess: .*above 0"),
         ("method.options", {"ohem": {"k": 1}}, r"method\.options\.ohem"),
+        ("train.steps", True, r"train\.steps: .*valid integer"),
+        ("train.steps", "200", r"train\.steps: .*valid integer"),
+        ("train.steps", 200.0, r"train\.steps: .*valid integer"),
+        ("train.steps", 10**22, r"train\.steps: .*less than or equal"),
+        ("train.flip", True, r"train\.flip: .*valid number"),
+        ("train.lr", float("inf"), r"train\.lr: .*finite"),
+        ("train.lr", "fast", r"train\.lr: .*valid number"),
+        ("train.scale", [1.0, 2.0], r"scale is given without crop"),
+        ("train.device", "cuda:abc", r"device is 'cuda:abc'"),
     ],
 )
 def test_a_key_that_does_not_fit_is_named(path: str, value: object, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse_recipe(changed(path, value))
+
+
+def test_numbers_with_an_exponent_are_numbers() -> None:
+    # YAML 1.1 reads 1e-3 as text, for want of a dot.
+    assert parse_recipe(yaml.safe_load("{data: x, model: {name: a}, train: {steps: 1, lr: 1e-3}}")).train.lr == 1e-3
+
+
+def test_an_empty_section_has_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("data: x\nmodel: {name: a}\nmethod:\ntrain: {steps: 1}\n")
+    assert load_recipe(path).method.name == "dropclass"
+    assert load_recipe(path, ["method.name=ce"]).method.name == "ce"
 
 
 def test_a_missing_key_is_named() -> None:
@@ -72,6 +94,7 @@ def test_overrides_are_yaml_and_reach_new_sections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("train..steps=3", r"a part of the key is empty"),
         ("train.steps", r"expected key\.sub=value"),
         ("=3", r"expected key\.sub=value"),
         ("data.split=x", r"--set data\.split: data holds 'synthetic:'"),

@@ -29,7 +29,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.training import Recipe, evaluate_network, load_run, train
-from dropclass_deploy.training.recipe import parse_recipe
+from dropclass_deploy.training.recipe_file import parse_recipe
 
 DATA = "synthetic:size=32x48,train=12,val=4,unbiased=2,seed=3"
 
@@ -176,13 +176,14 @@ def test_an_existing_run_is_refused_and_kept(run: Path) -> None:
 
 def test_overwrite_replaces_runs_only(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match=r"holds other things \(it has no recipe\.yaml\)"):
+    with pytest.raises(UserError, match=r"holds other things \(it has no metrics\.jsonl\)"):
         train(recipe(), tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_bad_data_do_not_cost_the_old_run(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("old")
+    (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match="nowhere"):
         train(recipe(data="camvid:nowhere"), tmp_path, overwrite=True)
     assert (tmp_path / "recipe.yaml").read_text() == "old"
@@ -264,7 +265,9 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path: Path, monkeypatch:
     ("name", "break_it", "message"),
     [
         ("model.json", b"{", "model.json cannot be read"),
-        ("model.json", b"{}", "model.json lacks"),
+        ("model.json", b"{}", r"model\.json does not fit at name"),
+        ("model.json", b"[1]", r"model\.json holds list"),
+        ("evaluation.json", b"{", r"evaluation\.json cannot be read"),
         ("model.safetensors", b"not weights", "does not fit"),
         ("branch.safetensors", None, "branch.safetensors is missing"),
     ],
