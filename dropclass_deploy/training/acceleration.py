@@ -36,7 +36,8 @@ def accelerator_for(train: TrainSection) -> Iterator[Accelerator]:
     # Accelerate keeps its state for the whole process; a second run with another precision must not inherit it.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        # Without this, torchrun on a machine without a GPU would run unconnected copies of the same training.
+        cpu=device == "cpu" or not cuda,
         mixed_precision=_PRECISION[train.precision],
         # The recipe's batch size is the whole batch, however many processes share it.
         dataloader_config=DataLoaderConfiguration(split_batches=True),

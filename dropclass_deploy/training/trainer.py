@@ -80,6 +80,7 @@ def train(
             new_folder(folder, recipe)
         accelerator.wait_for_everyone()
         _train(_start(setup, accelerator, checkpoint), signals, reporter)
+        accelerator.wait_for_everyone()
     return folder
 
 

@@ -125,6 +125,32 @@ def test_a_model_that_is_itself_the_convolution():
     torch.testing.assert_close(fold(method)(images()), method(images()).drop_logits, rtol=1e-11, atol=1e-11)
 
 
+class ReluThenAdd(nn.Module):
+    """After its ReLU6 it adds, in place, a branch that is zero at first: its output may be negative, but is not yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.conv, self.norm = nn.ReLU6(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.act(features)
+        features += self.norm(self.conv(features.clone()))
+        return features
+
+
+@torch.no_grad()
+def test_features_that_become_negative_in_training_fold_as_signed_ones():
+    with torch.enable_grad():
+        method = trained(network(ReluThenAdd()), torch.float64).eval()
+    assert not method.classifier.non_negative
+    nn.init.constant_(method.model.body[2].norm.weight, -1.0)  # where longer training may lead
+    assert (method.model.body(images()) < -0.1).any()
+    expected = F.interpolate(method(images()).drop_logits, size=(11, 14), mode="bilinear", align_corners=False)
+    # Same numbers in another order, see TOLERANCE.
+    torch.testing.assert_close(fold(method).eval()(images())["out"], expected, rtol=1e-11, atol=1e-11)
+
+
 class Aliased(nn.Module):
     """Its classifier has two names, and the forward pass uses the second."""
 

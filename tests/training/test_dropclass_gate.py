@@ -2,13 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.training.dropclass import channel_gates, drop_features
+from dropclass_deploy.training.dropclass import channel_gates, drop_features, drop_features_through
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -164,7 +165,17 @@ def test_a_map_without_pixels_gives_one_without_pixels():
     assert drop_features(torch.zeros(0, 3, 2, 2), torch.ones(2, 3, 1, 1), 0).shape == (0, 3, 2, 2)
 
 
-@pytest.mark.parametrize("dropped", [-1, 5, True, 1.0, "2"])
+@pytest.mark.parametrize("dropped", [np.int64(1), np.uint8(1), torch.tensor(1)], ids=["int64", "uint8", "tensor"])
+def test_every_integer_type_names_a_class(dropped: object):
+    features, weight = random(1, 6, 2, 2), random(5, 6, 1, 1)
+    head = torch.nn.Conv2d(6, 5, 1, dtype=torch.float64)
+    assert torch.equal(drop_features(features, weight, dropped), drop_features(features, weight, 1))
+    assert torch.equal(drop_features_through(head, features, dropped), drop_features_through(head, features, 1))
+
+
+@pytest.mark.parametrize(
+    "dropped", [-1, 5, np.int64(5), True, np.bool_(True), torch.tensor(True), 1.0, np.float64(1), "2", torch.ones(2)]
+)
 def test_a_dropped_class_that_is_no_class_id_is_refused(dropped: object):
     with pytest.raises(ModelError, match=r"the dropped class is .*; expected an integer 0 … 4, or None"):
         drop_features(random(1, 6, 2, 2), random(5, 6, 1, 1), dropped)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -215,7 +216,15 @@ def test_sample_with_a_progress_outside_0_to_1_is_refused(progress: float):
         DropClass(network())(images(), "sample", progress=progress, generator=torch.Generator())
 
 
-@pytest.mark.parametrize("dropped", [-1, 5, 255, "all", True, 1.5])
+@pytest.mark.parametrize("dropped", [np.int64(1), np.uint8(1), torch.tensor(1)], ids=["int64", "uint8", "tensor"])
+def test_every_integer_type_names_a_class_and_comes_back_as_a_plain_one(dropped: object):
+    method = DropClass(network()).eval()
+    out = method(images(), dropped)  # type: ignore[arg-type]
+    assert type(out.dropped) is int
+    assert torch.equal(out.drop_logits, method(images(), 1).drop_logits)
+
+
+@pytest.mark.parametrize("dropped", [-1, 5, 255, np.int64(5), "all", True, np.bool_(True), 1.5, np.float32(1)])
 def test_a_dropped_class_that_does_not_exist_is_refused(dropped: object):
     with pytest.raises(ModelError, match=r"dropped (class )?is"):
         DropClass(network())(images(), dropped)  # type: ignore[arg-type]

@@ -13,9 +13,10 @@ convolution and BatchNorm after the drop absorb. For a linear 1×1 classifier th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,26 @@ from dropclass_deploy.core.errors import ModelError
 Divisor = Literal["kept", "all"]
 
 
-def drop_features(features: Tensor, weight: Tensor, dropped: int | None, divisor: Divisor = "kept") -> Tensor:
+def class_id(dropped: SupportsIndex | None, num_classes: int) -> int | None:
+    """z as a plain integer, from any integer type (NumPy's too), or None.
+
+    Raises:
+        ModelError: for anything else (a bool is no class id), or an id outside 0 … C − 1.
+    """
+    if dropped is None:
+        return None
+    # Python's bool and a bool tensor have an index as well, NumPy's bool has none.
+    boolean = isinstance(dropped, bool) or getattr(dropped, "dtype", None) is torch.bool
+    try:
+        index = -1 if boolean else operator.index(dropped)
+    except TypeError:
+        index = -1
+    if not 0 <= index < num_classes:
+        raise ModelError(f"the dropped class is {dropped!r}", expected=f"an integer 0 … {num_classes - 1}, or None")
+    return index
+
+
+def drop_features(features: Tensor, weight: Tensor, dropped: SupportsIndex | None, divisor: Divisor = "kept") -> Tensor:
     """A'_drop: the mean over the kept classes of ReLU(A ⊙ S^c), for a linear classifier.
 
     Args:
@@ -55,7 +75,7 @@ def drop_features(features: Tensor, weight: Tensor, dropped: int | None, divisor
     return F.relu(features) * positive - F.relu(-features) * negative
 
 
-def channel_gates(weight: Tensor, dropped: int | None, divisor: Divisor = "kept") -> tuple[Tensor, Tensor]:
+def channel_gates(weight: Tensor, dropped: SupportsIndex | None, divisor: Divisor = "kept") -> tuple[Tensor, Tensor]:
     """The two gates a channel: mean over kept classes of W⁺ and of W⁻.
 
     Args:
@@ -68,6 +88,7 @@ def channel_gates(weight: Tensor, dropped: int | None, divisor: Divisor = "kept"
     """
     if weight.ndim != 4 or weight.shape[0] < 2:
         raise ModelError(f"the classifier's weight has shape {tuple(weight.shape)}", expected="(C ≥ 2, K, kh, kw)")
+    dropped = class_id(dropped, weight.shape[0])
     count = _divisor(weight.shape[0], dropped, divisor)
     importance = weight.sum(dim=(2, 3))  # (C, K)
     if importance.dtype in (torch.float16, torch.bfloat16):
@@ -78,15 +99,18 @@ def channel_gates(weight: Tensor, dropped: int | None, divisor: Divisor = "kept"
 
 
 def _divisor(num_classes: int, dropped: int | None, divisor: str) -> int:
-    if dropped is not None and (type(dropped) is not int or not 0 <= dropped < num_classes):
-        raise ModelError(f"the dropped class is {dropped!r}", expected=f"an integer 0 … {num_classes - 1}, or None")
     if divisor not in ("kept", "all"):
         raise ModelError(f"divisor is {divisor!r}", expected='"kept" or "all"')
     return num_classes - 1 if dropped is not None and divisor == "kept" else num_classes
 
 
 def drop_features_through(
-    head: nn.Module, features: Tensor, dropped: int | None, divisor: Divisor = "kept", *, classes_at_once: int = 4
+    head: nn.Module,
+    features: Tensor,
+    dropped: SupportsIndex | None,
+    divisor: Divisor = "kept",
+    *,
+    classes_at_once: int = 4,
 ) -> Tensor:
     """A'_drop for a head that is not one linear convolution.
 
@@ -108,6 +132,7 @@ def drop_features_through(
     with _evaluating(head), torch.autocast(features.device.type, enabled=False):
         sums, pull = _vjp(head, features)
         num_classes = sums.numel()
+        dropped = class_id(dropped, num_classes)
         count = _divisor(num_classes, dropped, divisor)
         kept = [index for index in range(num_classes) if index != dropped]
         directions = torch.eye(num_classes, dtype=sums.dtype, device=sums.device)[kept]

@@ -1,25 +1,24 @@
-"""Find a network's classifier, how its logits are resized, and whether its input can be negative, by running it once.
+"""Find a network's classifier, how its logits are resized, and whether its input can be negative, by running it.
 
-Every 2-D convolution is watched during one no-grad eval pass. The classifier is the convolution whose output *is* the
-network's logits, as they are or resized bilinearly (align_corners either way). RNG states, buffers and training modes
-are as before afterwards, and no hook stays.
+Every 2-D convolution is watched during a no-grad eval pass. The classifier is the convolution whose output *is* the
+network's logits, as they are or resized bilinearly (align_corners either way). The network is left as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.dropclass.probe_match import Match, confirmed_match, ways_at
+from dropclass_deploy.training.dropclass.probe_run import Call, Sight, noise_images, watch
 
-_NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
+_SIZE = (64, 64)
+# Odd, so that a network that resizes only what its stride does not divide shows it; more than twice the first size, so
+# that features of one pixel become several, without which the two kinds of resize look alike.
+_LARGER = (141, 157)
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,12 @@ class Classifier:
         path: of the classifier in the model ("" when the model is itself the convolution).
         num_classes: C, channels of the logits.
         channels: K, channels of the classifier's input.
-        align_corners: of the bilinear resize between the classifier and the logits; None when there is none.
+        align_corners: of the bilinear resize between the classifier and the logits; None when there is none, or none
+            that is bilinear (a named convolution): the loss then resizes the branch's logits straight to the labels,
+            bilinearly with align_corners False.
         linear: whether it is one linear convolution (else S comes from vector-Jacobian products).
-        non_negative: whether its input is the output of a ReLU-like activation, hence never negative.
+        non_negative: whether its input is the output of a ReLU-like activation module that nothing changed since, hence
+            never negative; False when that is not certain.
     """
 
     path: str
@@ -43,51 +45,38 @@ class Classifier:
     non_negative: bool
 
 
-@dataclass
-class _Call:
-    """One run of a watched module."""
-
-    path: str
-    module: nn.Module
-    features: Tensor
-    output: Tensor
-
-
 def find_classifier(model: nn.Module, path: str | None = None, example: Tensor | None = None) -> Classifier:
     """Find the classifier of ``model``.
 
     Args:
         model: its output holds logits (see ``models.logits_of``).
-        path: name of the classifier (``model.get_submodule``), when it cannot be found or another head is meant; a head
-            that is not one linear convolution can only be named.
-        example: an input (N, channels, H, W); default 1×3×64×64 noise.
+        path: name of the classifier (``model.get_submodule``), when it cannot be found. A Conv2d with C outputs may be
+            followed by anything: an upsampling that is not bilinear or has two steps, a temperature, a crop, a
+            log-softmax. Any other module is a head of its own and has to give the logits, as they are or resized.
+        example: an input (N, channels, H, W). Default: 1×3×64×64 noise and, where that shows no resize or cannot tell
+            which, 1×3×141×157 noise as well.
 
     Raises:
         ModelError: saying what was found and what to name.
     """
-    named = None if path is None else _submodule(model, path)
-    calls, logits, non_negative = _run(model, example, path, named)
+    watched = _convolutions(model) if path is None else {path: _submodule(model, path)}
+    images = noise_images(model, _SIZE) if example is None else example
+    seen = watch(model, images, watched)
     if path is not None:
-        calls = [call for call in calls if call.path == path]
-        if not calls:
-            raise ModelError(
-                f"the classifier {path!r} did not run when the model was probed", remedy="name another module"
-            )
-    matches = [(call, resize) for call in calls if (resize := _resize_between(call.output, logits)) is not None]
-    if not matches:
-        raise _not_found(model, calls, logits, path)
-    call, resize = matches[-1]
-    _check_once(call, calls)
+        _check_named(seen, path)
+    match = confirmed_match(model, images, seen) or _taken_at_its_word(model, images, seen, path)
+    call = match.call
+    _check_once(call, seen.calls)
     linear = isinstance(call.module, nn.Conv2d)
     if linear:
         check_convolution(call.module, call.path)
     return Classifier(
         path=call.path,
-        num_classes=logits.shape[1],
+        num_classes=seen.logits.shape[1],
         channels=call.features.shape[1],
-        align_corners=resize.align_corners,
+        align_corners=_align_corners(model, match, example is None),
         linear=linear,
-        non_negative=non_negative(call.features),
+        non_negative=call.non_negative,
     )
 
 
@@ -97,8 +86,7 @@ def output_channels(model: nn.Module, size: tuple[int, int]) -> int:
     Raises:
         ModelError: when the model fails on such an image.
     """
-    _, logits, _ = _run(model, _example(model, size), None, None)
-    return int(logits.shape[1])
+    return int(watch(model, noise_images(model, size), {}).logits.shape[1])
 
 
 def check_convolution(module: nn.Module, path: str) -> None:
@@ -126,110 +114,65 @@ def check_convolution(module: nn.Module, path: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Resize:
-    align_corners: bool | None
+def _taken_at_its_word(model: nn.Module, images: Tensor, seen: Sight, path: str | None) -> Match:
+    """A named convolution whose output takes part in the logits in whatever way; else the error."""
+    if path is None:
+        raise _not_found(model, seen)
+    call = seen.calls[-1]
+    if not isinstance(call.module, nn.Conv2d):
+        raise _not_the_logits(path, seen)
+    again = watch(model, images, {path: call.module}, substitute=True)
+    if torch.equal(again.logits, seen.logits):
+        raise _not_the_logits(path, seen)
+    return Match(call, [])
 
 
-def _resize_between(output: Tensor, logits: Tensor) -> _Resize | None:
-    """How ``output`` becomes ``logits``, or None when it does not."""
-    if output.ndim != 4 or output.shape[:2] != logits.shape[:2]:
-        return None
-    # A resize in another memory layout or fused kernel may round differently in the last bits, no more.
-    tolerance = 1e-4 * max(1.0, float(logits.abs().max()))
-    if output.shape == logits.shape:
-        return _Resize(None) if torch.allclose(output, logits, rtol=0, atol=tolerance) else None
-    for align_corners in (False, True):
-        resized = F.interpolate(output, size=logits.shape[-2:], mode="bilinear", align_corners=align_corners)
-        if torch.allclose(resized, logits, rtol=0, atol=tolerance):
-            return _Resize(align_corners)
-    return None
+def _align_corners(model: nn.Module, match: Match, look_again: bool) -> bool | None:
+    ways = match.align_corners
+    if look_again and ways and (None in ways or len(ways) > 1):
+        try:
+            ways = ways_at(model, noise_images(model, _LARGER), match.call) or ways
+        except ModelError:
+            # A model that takes the first size only is fine: what it showed there is then all there is to know.
+            return ways[0]
+    # Both kinds give the same where they cannot be told apart; False comes first.
+    return ways[0] if ways else None
 
 
-def _run(model: nn.Module, example: Tensor | None, path: str | None, named: nn.Module | None) -> Any:
-    """Calls of the watched modules in order, the logits, and a test for "output of a ReLU"."""
-    calls: list[_Call] = []
-    activations: list[Tensor] = []
-    hooks = []
-    for name, module in model.named_modules():
-        watched = isinstance(module, nn.Conv2d) if named is None else module is named
-        if watched:
-            hooks.append(module.register_forward_hook(_recorder(name if named is None else path or "", calls)))
-        elif isinstance(module, _NON_NEGATIVE):
-            hooks.append(module.register_forward_hook(lambda _m, _i, output: activations.append(output)))
-    try:
-        with _untouched(model), torch.no_grad():
-            logits = logits_of(model(_example(model) if example is None else example))
-    except ModelError:
-        raise
-    except Exception as error:
-        shape = "1×3×64×64 noise" if example is None else f"the example {tuple(example.shape)}"
-        raise ModelError(
-            f"the model failed on {shape}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            remedy="pass an input it takes: DropClass(model, example=tensor)",
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-    def non_negative(features: Tensor) -> bool:
-        same = any(a.data_ptr() == features.data_ptr() and a.shape == features.shape for a in activations)
-        return same and bool((features >= 0).all())
-
-    return calls, logits, non_negative
-
-
-def _recorder(name: str, calls: list[_Call]) -> Any:
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            # A copy: logits that are summed in place (y = a(x); y += b(x)) must not pass for the output of a.
-            calls.append(_Call(name, module, inputs[0], output.clone()))
-
-    return record
-
-
-def _example(model: nn.Module, size: tuple[int, int] = (64, 64)) -> Tensor:
-    """Noise rather than a constant: two convolutions must not agree by accident."""
-    reference = next(model.parameters(), torch.zeros(()))
-    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    return noise.to(device=reference.device, dtype=reference.dtype)
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; RNG states, buffers and every module's training mode as before afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    owners = {module: dict(module._buffers) for module in model.modules()}
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = [p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"][:1]
-    try:
-        with torch.random.fork_rng(devices=devices):
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for module, own in owners.items():
-            # The very tensors: a forward pass may have put others in their place, or added some.
-            module._buffers.clear()
-            module._buffers.update(own)
-        with torch.no_grad():
-            for buffer, value in values:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+def _convolutions(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError as error:
-        convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+        names = list(_convolutions(model))
         raise ModelError(
-            f"the model has no module {path!r}", expected=f"for example {', '.join(convolutions[-3:]) or 'a Conv2d'}"
+            f"the model has no module {path!r}", expected=f"for example {', '.join(names[-3:]) or 'a Conv2d'}"
         ) from error
 
 
-def _check_once(call: _Call, calls: list[_Call]) -> None:
+def _check_named(seen: Sight, path: str) -> None:
+    """Refuse a named module that did not run on one tensor, or a convolution with other outputs than the logits."""
+    if path in seen.odd:
+        raise ModelError(
+            f"the classifier {path!r} {seen.odd[path]}",
+            expected="one feature tensor (N, K, h, w) in and logits (N, C, h, w) out",
+            remedy="name a module inside it or after it",
+        )
+    if not seen.calls:
+        raise ModelError(f"the classifier {path!r} did not run when the model was probed", remedy="name another module")
+    call, num_classes = seen.calls[-1], seen.logits.shape[1]
+    if isinstance(call.module, nn.Conv2d) and call.output.shape[1] != num_classes:
+        raise ModelError(
+            f"the convolution {path!r} has {call.output.shape[1]} outputs",
+            expected=f"{num_classes}, as many as the model's logits have channels",
+            remedy="name the convolution that makes the logits",
+        )
+
+
+def _check_once(call: Call, calls: list[Call]) -> None:
     times = sum(other.module is call.module for other in calls)
     if times > 1:
         raise ModelError(
@@ -239,26 +182,33 @@ def _check_once(call: _Call, calls: list[_Call]) -> None:
         )
 
 
-def _not_found(model: nn.Module, calls: list[_Call], logits: Tensor, path: str | None) -> ModelError:
-    size = "×".join(str(side) for side in logits.shape[-2:])
-    if path is not None:
-        return ModelError(
-            f"the output of {path!r} is not the model's logits ({logits.shape[1]} channels, {size})",
-            expected="a module whose output, as it is or resized bilinearly, is the logits",
-            remedy="name the last module before the resize",
-        )
-    heads = [call.path for call in calls if call.output.shape[1] == logits.shape[1]]
-    found = (
-        f"{len(heads)} convolutions with {logits.shape[1]} outputs ({', '.join(heads)})"
-        if heads
-        else (f"no convolution with {logits.shape[1]} outputs among {len(calls)}")
-    )
-    remedy = "name the module that makes the logits: DropClass(model, classifier='path')"
-    if len(heads) > 1:
-        remedy += ", or wrap a model in which one head makes them (added or averaged heads share no features)"
+def _size(logits: Tensor) -> str:
+    return "×".join(str(side) for side in logits.shape[-2:])
+
+
+def _not_the_logits(path: str, seen: Sight) -> ModelError:
     return ModelError(
-        f"the classifier of {type(model).__name__} cannot be found: {found}, and none gives the logits ({size}) "
-        "as they are or resized bilinearly",
+        f"the output of {path!r} is not the model's logits ({seen.logits.shape[1]} channels, {_size(seen.logits)})",
+        expected="a Conv2d that the logits are made from, or a head whose output, as it is or resized bilinearly, they are",
+        remedy="name the last convolution, or the last module before the resize",
+    )
+
+
+def _not_found(model: nn.Module, seen: Sight) -> ModelError:
+    num_classes = seen.logits.shape[1]
+    heads = [call.path for call in seen.calls if call.output.shape[1] == num_classes]
+    found = f"no convolution with {num_classes} outputs among {len(seen.calls)}"
+    if heads:
+        found = f"{len(heads)} convolutions with {num_classes} outputs ({', '.join(heads)})"
+    name = heads[0] if len(heads) == 1 else "path"
+    remedy = f"name the module that makes the logits: DropClass(model, classifier={name!r})"
+    if len(heads) > 1:
+        remedy += (
+            ", or wrap a model in which one head makes them (a sum or mean of heads is not supported as one classifier)"
+        )
+    return ModelError(
+        f"the classifier of {type(model).__name__} cannot be found: {found}, and none gives the logits "
+        f"({_size(seen.logits)}) as they are or resized bilinearly",
         expected="logits from one last linear Conv2d",
         remedy=remedy,
     )

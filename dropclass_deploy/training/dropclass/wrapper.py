@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models.outputs import logits_of
-from dropclass_deploy.training.dropclass.gate import Divisor, drop_features, drop_features_through
+from dropclass_deploy.training.dropclass.gate import Divisor, class_id, drop_features, drop_features_through
 from dropclass_deploy.training.dropclass.probe import find_classifier
 from dropclass_deploy.training.dropclass.schedule import linear, sample_dropped
 
@@ -25,7 +25,8 @@ class DropClassOutput:
         logits: what the model returned as logits, (N, C, H, W) or (N, C, h, w).
         drop_logits: of the branch, (N, C, h, w), at the classifier's own resolution.
         dropped: z, or None when nothing was dropped.
-        align_corners: of the model's own resize from (h, w) to (H, W); None when it does not resize.
+        align_corners: of the model's own resize from (h, w) to (H, W); None when it does not resize, or not bilinearly:
+            the loss then resizes ``drop_logits`` straight to the labels, bilinearly with align_corners False.
         output: all that the model returned.
     """
 
@@ -57,9 +58,10 @@ class DropClass(nn.Module):
 
     Args:
         model: a network whose logits come from a last linear Conv2d; see ``logits_of`` for its output.
-        classifier: path of that convolution, when it cannot be found; or of a whole head (any module that maps
-            features to logits), whose importance then comes from vector-Jacobian products.
-        example: an input for the probe; default 1×3×64×64 noise.
+        classifier: path of that convolution, when it cannot be found: anything may follow it (an upsampling that is not
+            bilinear, a temperature, a crop, a log-softmax), see ``find_classifier``; or of a whole head (any module that
+            maps features to logits), whose importance then comes from vector-Jacobian products.
+        example: an input for the probe; default noise, see ``find_classifier``.
         divisor: of the mean over classes, see ``drop_features``.
         detach_importance: let no gradient flow through S into the classifier's weight. Default False, as in the authors'
             code; always True for a non-linear head.
@@ -106,7 +108,7 @@ class DropClass(nn.Module):
     def forward(
         self,
         images: Tensor,
-        dropped: int | Literal["sample"] | None = None,
+        dropped: SupportsIndex | Literal["sample"] | None = None,
         *,
         progress: float | None = None,
         generator: torch.Generator | None = None,
@@ -116,7 +118,7 @@ class DropClass(nn.Module):
 
         Args:
             images: (N, 3, H, W).
-            dropped: z, None for nothing, or "sample".
+            dropped: z (any integer type), None for nothing, or "sample".
             progress: share of training done in [0, 1]; needed for "sample".
             generator: CPU generator; needed for "sample".
             among: labels; "sample" then draws among the classes in them.
@@ -138,7 +140,7 @@ class DropClass(nn.Module):
 
     def _choose(
         self,
-        dropped: int | Literal["sample"] | None,
+        dropped: SupportsIndex | Literal["sample"] | None,
         progress: float | None,
         generator: torch.Generator | None,
         among: Tensor | None,
@@ -150,9 +152,7 @@ class DropClass(nn.Module):
                 )
             probability = linear(progress, self.max_drop_probability)
             return sample_dropped(self.num_classes, probability, generator, among=among)
-        if dropped is not None and not 0 <= dropped < self.num_classes:
-            raise ModelError(f"the dropped class is {dropped}", expected=f"0 … {self.num_classes - 1}, or None")
-        return dropped
+        return class_id(dropped, self.num_classes)
 
     def _drop(self, features: Tensor, dropped: int | None) -> Tensor:
         """Logits (N, C, h, w) of the branch."""
