@@ -22,7 +22,6 @@ DEBUG = "--debug"
 
 app = typer.Typer(
     name="dropclass",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     help="Train segmentation models that do not fail on rare classes; export the plain model and prove, class by class, "
@@ -54,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit code."""
     debug = DEBUG in arguments
+    given = [argument for argument in arguments if argument != DEBUG]
     try:
-        result = app([argument for argument in arguments if argument != DEBUG], standalone_mode=False)
+        # Nothing at all asks what there is; the parser's own way would raise the whole help as an error.
+        result = app(given or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
         return _say("interrupted", FAILURE, debug=debug)
     except UserError as error:

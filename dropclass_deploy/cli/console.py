@@ -70,6 +70,7 @@ class _PlainPhase:
         self._title = title
         self._console = console
         self._begin = self._last = time.monotonic()
+        console.print(f"{title} …", markup=False, soft_wrap=True)
 
     def __call__(self, done: int, total: int, status: str = "", /) -> None:
         now = time.monotonic()
@@ -80,6 +81,7 @@ class _PlainPhase:
         left = "" if done >= total or not done else f", about {elapsed / done * (total - done):.0f} s left"
         self._console.print(
             f"{self._title}: {done}/{total} after {elapsed:.0f} s{left}{'  ' + status if status else ''}",
+            markup=False,
             soft_wrap=True,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +14,11 @@ from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
 from dropclass_deploy.cli.options import Json, Overwrite
 from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.cli.verify import print_parity
-from dropclass_deploy.core.errors import GateRefusedError
+from dropclass_deploy.core.errors import GateRefusedError, UserError
 from dropclass_deploy.core.files import refuse_existing, write_json
 from dropclass_deploy.core.metrics import scores_json
 from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import colour_mask, write_png
 from dropclass_deploy.data.registry import open_dataset
 
@@ -41,18 +41,19 @@ def demo(
     """The main job on built-in data: train, export, verify, benchmark, predict, report. Ends with verdict pass."""
     with torch_room("demo"):
         from dropclass_deploy.analysis.report import write_report
+        from dropclass_deploy.export.replacement import check_replaceable
         from dropclass_deploy.training import load_recipe, train
     begin, reporter = time.monotonic(), ConsoleReporter()
     refuse_existing(output, overwrite=overwrite, marker="run/recipe.yaml")
     recipe = load_recipe(RECIPE)
-    run, artifact = output / "run", output / "artifact"
+    run, artifact, predictions = output / "run", output / "artifact", output / "predictions"
+    check_replaceable(artifact, overwrite=overwrite)
+    _check_predictions(predictions, recipe.data)
     train(recipe, run, overwrite=overwrite, reporter=reporter)
     _evaluate_unbiased(run, recipe.data, reporter)
     parity, bench = _ship(run, artifact, recipe.data, reporter)
-    _predict(artifact, output / "predictions", recipe.data)
-    report = write_report(
-        run, artifact, output / "report.html", title="DropClass demo", predictions=output / "predictions"
-    )
+    _predict(artifact, predictions, recipe.data)
+    report = write_report(run, artifact, output / "report.html", title="DropClass demo", predictions=predictions)
     _say(
         run,
         parity,
@@ -93,22 +94,40 @@ def _ship(run: Path, artifact: Path, data: str, reporter: Reporter) -> tuple[dic
     return parity.to_json(), bench.to_json()
 
 
+def _pictures(data: str) -> list[tuple[Dataset, int]]:
+    """The scenes that are shown: data set and index, a few of each split."""
+    datasets = [open_dataset(data, split) for split in ("val", "unbiased")]
+    return [(dataset, index) for dataset in datasets for index in range(min(PICTURES_A_SPLIT, len(dataset)))]
+
+
+def _check_predictions(folder: Path, data: str) -> None:
+    """Refuse a folder with files that the demo does not write: what is there is written over, nothing is removed."""
+    names = [dataset.key(index) for dataset, index in _pictures(data)]
+    own = {f"{name}.{ending}" for name in names for ending in ("image.png", "truth.png", "png", "overlay.png")}
+    own |= {"images"} | {f"images/{name}.png" for name in names}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in own:
+            raise UserError(
+                f"the folder {folder} holds {name!r}, which the demo does not write",
+                expected="the demo's own pictures only",
+                remedy="move it away, or choose another folder with -o",
+            )
+
+
 def _predict(artifact: Path, folder: Path, data: str) -> None:
     """Masks and overlays of a few scenes of each split, beside image and truth for the report."""
     from dropclass_deploy.serving import Segmenter
     from dropclass_deploy.serving.predict import predict_files
 
-    shutil.rmtree(folder, ignore_errors=True)
     images: list[Path] = []
     with Segmenter.load(artifact) as segmenter:
-        for split in ("val", "unbiased"):
-            dataset = open_dataset(data, split)
-            for index in range(min(PICTURES_A_SPLIT, len(dataset))):
-                name, image = dataset.key(index), dataset.image(index)
-                write_png(folder / f"{name}.image.png", image)
-                write_png(folder / f"{name}.truth.png", colour_mask(dataset.mask(index), segmenter.classes))
-                images.append(folder / "images" / f"{name}.png")
-                write_png(images[-1], image)
+        for dataset, index in _pictures(data):
+            name, image = dataset.key(index), dataset.image(index)
+            write_png(folder / f"{name}.image.png", image)
+            write_png(folder / f"{name}.truth.png", colour_mask(dataset.mask(index), segmenter.classes))
+            images.append(folder / "images" / f"{name}.png")
+            write_png(images[-1], image)
         list(predict_files(segmenter, images, folder, overlay=True))
 
 

@@ -10,7 +10,6 @@ import typer
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_scores
 from dropclass_deploy.cli.options import Data, Json, Split
 from dropclass_deploy.cli.torch_room import torch_room
-from dropclass_deploy.core.errors import RunError
 from dropclass_deploy.core.manifest import MANIFEST
 from dropclass_deploy.core.metrics import scores_json
 from dropclass_deploy.core.progress import Reporter
@@ -56,11 +55,7 @@ def _run_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[str, A
         from dropclass_deploy.training import evaluate_network, load_run
 
     run = load_run(path)
-    if len(dataset.classes) != len(run.classes):
-        raise RunError(
-            f"the run knows {len(run.classes)} classes and the data {len(dataset.classes)}",
-            expected="the same class table",
-        )
+    run.classes.check_same(dataset.classes, f"the run {path}", dataset.spec)
     networks = {"plain": run.model} | ({"folded": run.folded} if run.folded is not None else {})
     heads = {}
     for head, network in networks.items():

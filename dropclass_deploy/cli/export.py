@@ -33,6 +33,12 @@ def export(
     ] = None,
     split: Split = "val",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 20.")] = 18,
+    author: Annotated[
+        str | None, typer.Option("--author", help="Author of the model, for its card and metadata.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", "--license", help="Licence of the weights, such as CC-BY-4.0.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -42,10 +48,18 @@ def export(
         raise UserError(f"precision {unknown[0]!r} is not available", expected=" or ".join(PRECISIONS))
     with torch_room("export"):
         from dropclass_deploy.export import ExportOptions, export_artifact
+        from dropclass_deploy.export.options import NOT_STATED
         from dropclass_deploy.export.shapes import parse_shape
 
     options = ExportOptions(
-        deploy_head=head, shape=parse_shape(shape), opset=opset, data=data, split=split, overwrite=overwrite
+        deploy_head=head,
+        shape=parse_shape(shape),
+        opset=opset,
+        data=data,
+        split=split,
+        overwrite=overwrite,
+        author=author or NOT_STATED,
+        licence=licence or NOT_STATED,
     )
     folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
+from reprlib import repr as short
 from typing import Self
 
 import numpy as np
@@ -72,6 +74,69 @@ class ClassTable(BaseModel):
     def is_rare(self, index: int) -> bool:
         """Whether class ``index`` is one of the rare classes."""
         return index in self.rare
+
+    def check_same(self, other: ClassTable, ours: str, theirs: str) -> None:
+        """Refuse a table with other classes, or the same ones in another order; see ``check_same_names``.
+
+        Args:
+            other: the table to hold against this one.
+            ours: what this table belongs to, for messages.
+            theirs: what ``other`` belongs to.
+
+        Raises:
+            DataError: naming the first difference.
+        """
+        check_same_names(self.names, other.names, ours, theirs)
+
+
+def check_same_names(
+    names: Sequence[str], others: Sequence[str], ours: str, theirs: str, *, allow_renamed: bool = False
+) -> str:
+    """Whether two lists of class names, in id order, mean the same ids.
+
+    Case, underscores, hyphens and spaces do not count: "Road_Marking" is "road marking".
+
+    Args:
+        names: in id order.
+        others: to be held against ``names``.
+        ours: what ``names`` belong to, for messages.
+        theirs: what ``others`` belong to.
+        allow_renamed: let a class have another name, as long as no name stands at another id.
+
+    Returns:
+        A sentence that names the first difference where ``allow_renamed`` lets it pass, else "".
+
+    Raises:
+        DataError: when the numbers of classes, their order or (unless allowed) their names differ.
+    """
+    if len(names) != len(others):
+        raise DataError(
+            f"{theirs} has {len(others)} classes and {ours} {len(names)}",
+            expected="the same number of classes",
+            remedy="name the data that the network was trained for",
+        )
+    keys, other_keys = _comparable(names, others)
+    differing = [index for index, key in enumerate(keys) if key != other_keys[index]]
+    if not differing:
+        return ""
+    moved = [index for index in differing if keys[index] in other_keys]
+    first = moved[0] if moved and allow_renamed else differing[0]
+    sentence = f"class {first} is {short(names[first])} in {ours} and {short(others[first])} in {theirs}"
+    if allow_renamed and not moved:
+        return sentence
+    raise DataError(
+        sentence + (": the same classes in another order" if sorted(keys) == sorted(other_keys) else ""),
+        expected="the same classes in the same order",
+        remedy="name the data that the network was trained for, or give its classes the network's names and order",
+    )
+
+
+def _comparable(names: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Both lists as they are compared: spelled alike, unless that makes two classes of one list the same."""
+    first, second = ([re.sub(r"[\s_-]+", "", name).casefold() for name in each] for each in (names, others))
+    if len(set(first)) < len(names) or len(set(second)) < len(others):
+        return list(names), list(others)
+    return first, second
 
 
 def rare_classes(pixel_counts: Sequence[int] | npt.NDArray[np.int64]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.data.dataset import FileDataset
 from dropclass_deploy.data.file_pairs import find_images, find_masks, located, natural_order, pair_files
 from dropclass_deploy.data.label_map import LabelMap
+from dropclass_deploy.data.split_rules import missing_split
 
 CLASSES = ClassTable(
     names=(
@@ -58,11 +59,13 @@ def open_camvid(location: str, split: str) -> FileDataset:
         )
     found = _splits(root)
     if split not in found:
-        raise DataError(
-            f"{root} has no CamVid split {split!r}",
-            expected="one of " + (", ".join(found) or "train, val, test, each NAME/ with its NAMEannot/"),
-            remedy="choose a split that exists, or check the path",
-        )
+        if not found:
+            raise DataError(
+                f"{root} has no CamVid split {split!r}",
+                expected="one of train, val, test, each NAME/ with its NAMEannot/",
+                remedy="check the path",
+            )
+        raise missing_split(f"{root} has no CamVid split", split, found)
     folder = root / f"{split}{_ANNOTATIONS}"
     images = find_images(root / split)
     masks = find_masks(folder, images)

@@ -11,6 +11,7 @@ images, so that data in a read-only place can be described from outside. Splits 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.data.classes_yaml import EXAMPLE, ClassesFile, read_classes_yaml
 from dropclass_deploy.data.dataset import FileDataset
 from dropclass_deploy.data.file_pairs import FilePair, find_images, find_masks, located, natural_order, pair_files
-from dropclass_deploy.data.split_rules import default_splits, read_split_file, select_stems
+from dropclass_deploy.data.split_rules import default_splits, missing_split, read_split_file, select_stems
 
 CLASSES_FILES = ("classes.yaml", "classes.yml")
 # Other text files lie in data folders too (README.txt, licence.txt): only these names are lists there.
@@ -58,11 +59,7 @@ def open_folder(location: str, split: str) -> FileDataset:
         raise DataError(f"the folder {config.root} does not exist", expected="a folder with images/ and masks/")
     splits = _find_splits(config)
     if split not in splits:
-        raise DataError(
-            f"{config.root} has no split {split!r}",
-            expected="one of " + ", ".join(sorted(splits)),
-            remedy="choose a split that exists, or name it under splits: in the YAML file",
-        )
+        raise missing_split(f"{config.root} has no split", split, sorted(splits))
     return FileDataset(f"folder:{location}", split, config.classes, config.labels, splits[split]())
 
 
@@ -129,4 +126,16 @@ def _every(places: _Places) -> Callable[[], list[FilePair]]:
 
 
 def _by_default(places: _Places, name: str) -> Callable[[], list[FilePair]]:
-    return lambda: places.pairs(lambda stems: default_splits(stems)[name])
+    return lambda: places.pairs(lambda stems: _default_stems(stems, name, places.images))
+
+
+def _default_stems(stems: list[str], name: str, folder: Path) -> list[str]:
+    chosen = default_splits(stems)[name]
+    if stems and not chosen:
+        only = json.dumps(stems[0], ensure_ascii=False)
+        raise DataError(
+            f"the split {name!r} of {folder} is empty: one image cannot be split into train and val",
+            expected="at least two images, or splits of your own",
+            remedy=f"add a line to classes.yaml, for example splits: {{train: [{only}], val: [{only}]}}",
+        )
+    return chosen

@@ -84,6 +84,21 @@ def default_splits(stems: Sequence[str]) -> dict[str, list[str]]:
     return {"train": ordered[:cut], "val": ordered[cut:], "all": ordered}
 
 
+def missing_split(place: str, split: str, found: Sequence[str]) -> DataError:
+    """The error for a split that does not exist.
+
+    Args:
+        place: what has no such split, with the article if any: "data/x has no split".
+        split: the one that was asked for.
+        found: those that exist.
+    """
+    remedy = "choose one of these: --split NAME"
+    # Training asks for these two by itself, and says with a recipe key what they are called.
+    if split in ("train", "val"):
+        remedy += f", or in training --set splits.{split}=NAME"
+    return DataError(f"{place} {split!r}", expected="one of " + ", ".join(found), remedy=remedy)
+
+
 def _split_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise DataError(f"a split is named {short(name)}", expected="text such as train or val")

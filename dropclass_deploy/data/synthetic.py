@@ -23,6 +23,7 @@ import numpy as np
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import Pixels
+from dropclass_deploy.data.split_rules import missing_split
 from dropclass_deploy.data.street.classes import CLASSES, CONTEXT_CLASS, PLANTED_CLASS
 from dropclass_deploy.data.street.scene import draw_scene
 
@@ -112,7 +113,7 @@ def open_synthetic(location: str, split: str) -> SyntheticDataset:
         DataError: when an option or the split is unknown or a value is out of range.
     """
     if split not in SPLITS:
-        raise DataError(f"synthetic: has no split {split!r}", expected="one of " + ", ".join(SPLITS))
+        raise missing_split("synthetic: has no split", split, SPLITS)
     return SyntheticDataset(f"synthetic:{location}", split, parse_options(location))
 
 

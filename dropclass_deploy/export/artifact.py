@@ -10,13 +10,14 @@ from torch import nn
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ModelError, UserError
-from dropclass_deploy.core.files import atomic_folder, refuse_existing
+from dropclass_deploy.core.files import atomic_folder
 from dropclass_deploy.core.manifest import MANIFEST
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.export.artifact_folder import write_artifact
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.preparation import Job, prepared
+from dropclass_deploy.export.replacement import check_replaceable
 from dropclass_deploy.export.source import source_from_module, source_from_run
 from dropclass_deploy.export.to_onnx import Traced, trace
 
@@ -56,7 +57,7 @@ def export_artifact(
         GateRefusedError: when ONNX Runtime and torch disagree on the sample.
     """
     options, reporter, output = options or ExportOptions(), reporter or Silent(), Path(output)
-    refuse_existing(output, overwrite=options.overwrite, marker=MANIFEST)
+    check_replaceable(output, overwrite=options.overwrite)
     if isinstance(source, nn.Module):
         origin = source_from_module(source, classes, preprocess, name, provenance, options.deploy_head)
     else:
@@ -68,6 +69,8 @@ def export_artifact(
     _check_classes(job, traced)
     with atomic_folder(output, overwrite=options.overwrite, marker=MANIFEST) as folder:
         write_artifact(folder, job, traced, reporter)
+        # Minutes may have passed, and this is the moment at which the old folder goes.
+        check_replaceable(output, overwrite=options.overwrite)
     for note in job.notes:
         reporter.note(note)
     return output

@@ -52,7 +52,7 @@ def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -
     write_text(folder / "LICENSE", _licence_text(options))
     write_json(folder / PREPROCESS_FILE, source.preprocess.model_dump(mode="json"))
     write_labels(folder, source.classes, options.codes)
-    card = model_card(source, options, CardFacts(job.name, check, references, job.notes))
+    card = model_card(source, options, CardFacts(job.name, check, references, job.notes, job.imposed_size))
     write_text(folder / "docs" / "README.md", card)
     write_json(folder / "configs" / "metadata.json", _bundle(job, versions))
     write_manifest(folder, _manifest(folder, job, versions))

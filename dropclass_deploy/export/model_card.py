@@ -37,12 +37,14 @@ class CardFacts:
         check: what the gate at export measured.
         references: how many reference masks are stored.
         notes: sentences about what the export decided by itself.
+        imposed_size: (height, width) that the shape forces on every image, when the evaluation ran at their own size.
     """
 
     name: str
     check: SampleCheck
     references: int
     notes: tuple[str, ...]
+    imposed_size: tuple[int, int] | None = None
 
 
 def model_card(source: Source, options: ExportOptions, facts: CardFacts) -> str:
@@ -52,7 +54,7 @@ def model_card(source: Source, options: ExportOptions, facts: CardFacts) -> str:
         _section("Run it", _how_to_run(source, options)),
         _section("Preprocessing", _preprocessing(source)),
         _section("Classes", _classes(source)),
-        _section("Measured before export", _evaluation(source)),
+        _section("Measured before export", _evaluation(source, facts)),
         _section("Measured at export", _export_check(facts)),
         _section("Limits", _limits(source, facts)),
         _section("Provenance and licence", _provenance(source, options)),
@@ -120,7 +122,7 @@ def _classes(source: Source) -> str:
     return text + "\n"
 
 
-def _evaluation(source: Source) -> str:
+def _evaluation(source: Source, facts: CardFacts) -> str:
     evaluation = source.evaluation
     heads: Mapping[str, Any] = (evaluation or {}).get("heads", {})
     if not evaluation or not heads:
@@ -134,8 +136,19 @@ def _evaluation(source: Source) -> str:
     return (
         f"PyTorch, {where}, {evaluation.get('images', '?')} images, one confusion matrix over the whole split, in "
         f"per cent. The exported head is `{source.deploy_head}`.\n\n"
+        + _size_warning(facts.imposed_size)
         + _table(["IoU", *names], [*_class_rows(heads), *totals])
         + "\n–: the class occurs neither in the labels nor in the masks.\n"
+    )
+
+
+def _size_warning(imposed: tuple[int, int] | None) -> str:
+    if imposed is None:
+        return ""
+    height, width = imposed
+    return (
+        f"Measured at the images' own size; the artifact resizes to {height}×{width}, which was not measured. "
+        "`dropclass evaluate` on this folder measures it.\n\n"
     )
 
 

@@ -25,6 +25,7 @@ class Job:
         name: of the artifact.
         dataset: for the sample and the reference masks, or None.
         notes: sentences about what was decided by itself; they go into the model card.
+        imposed_size: (height, width) that the export's shape forces on images which used to run at their own size.
     """
 
     source: Source
@@ -32,6 +33,7 @@ class Job:
     name: str
     dataset: Dataset | None
     notes: tuple[str, ...]
+    imposed_size: tuple[int, int] | None = None
 
 
 def prepared(source: Source, options: ExportOptions, name: str) -> Job:
@@ -39,14 +41,15 @@ def prepared(source: Source, options: ExportOptions, name: str) -> Job:
 
     Raises:
         UserError: when the shape contradicts the preprocessing, or the provenance is not JSON.
-        DataError: when the data cannot be opened, are empty, or have another number of classes.
+        DataError: when the data cannot be opened, are empty, or have other classes than the model.
     """
     check_json(source.provenance)
     settled, size_note = _with_size(source, options)
     dataset, data_note = _dataset(source, options)
     if dataset is not None:
         _check_dataset(dataset, source)
-    return Job(settled, options, name, dataset, tuple(note for note in (size_note, data_note) if note))
+    imposed = settled.preprocess.size if size_note else None
+    return Job(settled, options, name, dataset, tuple(note for note in (size_note, data_note) if note), imposed)
 
 
 def check_json(provenance: Mapping[str, Any]) -> None:
@@ -89,9 +92,6 @@ def _dataset(source: Source, options: ExportOptions) -> tuple[Dataset | None, st
 
 
 def _check_dataset(dataset: Dataset, source: Source) -> None:
-    if len(dataset.classes) != len(source.classes):
-        raise DataError(
-            f"{dataset.spec} has {len(dataset.classes)} classes", expected=f"the model's {len(source.classes)}"
-        )
+    source.classes.check_same(dataset.classes, "the model", dataset.spec)
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")

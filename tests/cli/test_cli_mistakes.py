@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from cli_data import DATA
 from PIL import Image
+
+from dropclass_deploy.cli import demo
 
 CLASSES = "classes:\n  - {name: cell, value: 0}\n  - {name: nucleus, value: 255}\n"
 
@@ -169,6 +172,67 @@ def test_the_classes_of_the_data_must_be_the_artifacts(dropclass, artifact: Path
     line = dropclass("verify", artifact, "--data", f"folder:{data}").mistake()
     assert "2" in line
     assert "12" in line
+
+
+def reordered(run: Path, target: Path, swap: bool = True) -> str:
+    """Data of the run's own classes, the first two swapped or the first renamed."""
+    names = json.loads((run / "model.json").read_text())["classes"]["names"]
+    names[:2] = names[1::-1] if swap else ["heaven", names[1]]
+    return f"folder:{folder_data(target, [0, 1], 'classes: ' + json.dumps(names))}"
+
+
+# The gate compares two networks, which see the same labels: there a renamed class is a note, and no case here.
+@pytest.mark.parametrize(
+    ("command", "swap"),
+    [
+        ("evaluate run", True),
+        ("evaluate run", False),
+        ("evaluate artifact", True),
+        ("evaluate artifact", False),
+        ("verify", True),
+        ("export", True),
+        ("export", False),
+    ],
+)
+def test_classes_in_another_order_or_of_another_name(
+    dropclass, trained: Path, artifact: Path, tmp_path: Path, command: str, swap: bool
+) -> None:
+    data = reordered(trained, tmp_path / "data", swap)
+    given = {
+        "evaluate run": ["evaluate", trained],
+        "evaluate artifact": ["evaluate", artifact],
+        "verify": ["verify", artifact],
+        "export": ["export", trained, "-o", tmp_path / "out"],
+    }[command]
+    line = dropclass(*given, "--data", data).mistake()
+    assert "class 0 is 'sky' in" in line
+    assert ("the same classes in another order" if swap else "'heaven' in") in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite_never_replaces_another_programs_folder(dropclass, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"manifest_version": 3, "name": "extension", "version": "1.0"}')
+    (tmp_path / "background.js").write_text("years of work")
+    line = dropclass("export", trained, "-o", tmp_path, "--overwrite").mistake()
+    assert "is no artifact of ours" in line
+    assert (tmp_path / "background.js").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["predictions/holiday.png", "predictions/images/holiday.png", "artifact/mine.txt"])
+def test_the_demo_overwrites_its_own_files_only(
+    dropclass, recipe: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("dropclass_deploy.cli.demo.RECIPE", recipe)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("{}")
+    shutil.copytree(artifact, tmp_path / "artifact")
+    demo._predict(tmp_path / "artifact", tmp_path / "predictions", DATA)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    demo._check_predictions(tmp_path / "predictions", DATA)  # what the demo wrote itself is no obstacle
+    (tmp_path / name).write_text("kept")
+    line = dropclass("demo", "-o", tmp_path, "--overwrite").mistake()
+    assert name.partition("/")[2] in line
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before | {tmp_path / name}
 
 
 def test_debug_shows_the_traceback(dropclass, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dropclass_deploy.core.classes import ClassTable, default_palette, rare_classes
+from dropclass_deploy.core.classes import ClassTable, check_same_names, default_palette, rare_classes
 from dropclass_deploy.core.errors import DataError
 
 
@@ -91,3 +91,38 @@ def test_with_rare_from_marks_and_leaves_the_original_alone() -> None:
 def test_with_rare_from_refuses_counts_of_another_table() -> None:
     with pytest.raises(DataError, match="5 pixel counts for 4 classes"):
         table(4).with_rare_from([1, 2, 3, 4, 0])
+
+
+@pytest.mark.parametrize(
+    "others", [("Road Marking", "sky"), ("road-marking", "SKY"), ("roadmarking", " s k y"), ("road_marking", "sky")]
+)
+def test_spelling_does_not_make_another_class(others: tuple[str, str]) -> None:
+    ClassTable(names=("road_marking", "sky")).check_same(ClassTable(names=others), "the run", "the data")
+
+
+def test_the_same_classes_in_another_order_are_refused() -> None:
+    message = r"^class 1 is 'b' in the run and 'c' in the data: the same classes in another order; expected the same"
+    with pytest.raises(DataError, match=message):
+        ClassTable(names=("a", "b", "c")).check_same(ClassTable(names=("a", "c", "b")), "the run", "the data")
+
+
+def test_the_first_other_name_is_named() -> None:
+    with pytest.raises(DataError, match=r"^class 2 is 'c' in the run and 'x' in the data; expected the same classes"):
+        ClassTable(names=("a", "b", "c", "d")).check_same(ClassTable(names=("a", "b", "x", "y")), "the run", "the data")
+
+
+def test_another_number_of_classes_is_refused_before_names_are_looked_at() -> None:
+    with pytest.raises(DataError, match="the data has 3 classes and the run 2; expected the same number"):
+        table(2).check_same(table(3), "the run", "the data")
+
+
+def test_names_that_only_spelling_tells_apart_are_compared_letter_by_letter() -> None:
+    with pytest.raises(DataError, match="in another order"):
+        ClassTable(names=("a b", "ab")).check_same(ClassTable(names=("ab", "a b")), "the run", "the data")
+
+
+def test_a_renamed_class_may_pass_and_a_moved_one_never() -> None:
+    told = check_same_names(("a", "b", "c"), ("a", "x", "c"), "A", "B", allow_renamed=True)
+    assert told == "class 1 is 'b' in A and 'x' in B"
+    with pytest.raises(DataError, match=r"class 1 is 'b' in A and 'x' in B; expected the same classes"):
+        check_same_names(("a", "b", "c"), ("d", "x", "b"), "A", "B", allow_renamed=True)

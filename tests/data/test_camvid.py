@@ -49,7 +49,9 @@ def test_a_value_above_11_is_refused(root: Path) -> None:
 
 
 def test_an_unknown_split_lists_those_found(root: Path) -> None:
-    with pytest.raises(DataError, match="no CamVid split 'test'; expected one of train, val"):
+    with pytest.raises(
+        DataError, match=r"no CamVid split 'test'; expected one of train, val; choose one of these: --split NAME$"
+    ):
         open_dataset(f"camvid:{root}", "test")
 
 

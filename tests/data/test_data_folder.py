@@ -62,7 +62,7 @@ def test_list_files_are_splits_in_their_own_order(place: str, make_folder: Build
     (root / place).parent.mkdir(exist_ok=True)
     (root / place).write_text("03.png\n02\n")
     assert keys(open_dataset(f"folder:{root}", "val")) == ["03", "02"]
-    with pytest.raises(DataError, match="no split 'train'; expected one of val"):
+    with pytest.raises(DataError, match=r"no split 'train'; expected one of val; .*--set splits.train=NAME"):
         open_dataset(f"folder:{root}", "train")
 
 
@@ -177,8 +177,22 @@ def test_missing_folders_are_named(make_folder: Builder, tmp_path: Path) -> None
         open_dataset(f"folder:{tmp_path}")
 
 
+def test_one_image_cannot_be_split_and_the_remedy_works(make_folder: Builder) -> None:
+    root = make_folder(["the only"])
+    with pytest.raises(
+        DataError, match=r"split 'train' of .* is empty: one image .*; add a line .* splits: "
+    ) as caught:
+        open_dataset(f"folder:{root}", "train")
+    line = str(caught.value).rpartition("for example ")[2]
+    with (root / "classes.yaml").open("a") as file:
+        file.write(line + "\n")
+    assert [len(open_dataset(f"folder:{root}", split)) for split in ("train", "val")] == [1, 1]
+
+
 def test_a_split_without_files_is_refused(make_folder: Builder) -> None:
     root = make_folder(["only"])
+    (root / "images" / "only.png").unlink()
+    (root / "masks" / "only.png").unlink()
     with pytest.raises(DataError, match=r"split 'train' of folder:.* is empty"):
         open_dataset(f"folder:{root}", "train")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.data.file_pairs import natural_order
-from dropclass_deploy.data.split_rules import default_splits, read_split_file, select_stems
+from dropclass_deploy.data.split_rules import default_splits, missing_split, read_split_file, select_stems
 
 STEMS = [f"{number:03d}" for number in range(1, 301)]
 
@@ -71,3 +71,16 @@ def test_broken_split_files_are_refused(content: bytes, message: str, tmp_path: 
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_split_file(path)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_split_of_a_training_tells_the_recipe_key(split: str) -> None:
+    error = missing_split("data/x has no split", split, ["left", "right"])
+    assert str(error) == (
+        f"data/x has no split '{split}'; expected one of left, right; "
+        f"choose one of these: --split NAME, or in training --set splits.{split}=NAME"
+    )
+
+
+def test_any_other_missing_split_is_nobodys_recipe() -> None:
+    assert "--set" not in str(missing_split("data/x has no split", "exam", ["train"]))

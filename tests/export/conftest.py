@@ -13,6 +13,8 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 
+NAMES = ("sky", "road", "tree, old", "cyclist")
+
 
 class Tiny(nn.Module):
     """Full-resolution logits; BatchNorm and dropout, so that eval mode matters; a linear classifier, for DropClass."""
@@ -75,13 +77,13 @@ class Frames(Dataset):
     """A few random frames in memory; two of them have the same pixels size, one is odd."""
 
     def __init__(
-        self, sizes: tuple[tuple[int, int], ...] = ((24, 32), (24, 32), (21, 27)), num_classes: int = 4
+        self, sizes: tuple[tuple[int, int], ...] = ((24, 32), (24, 32), (21, 27)), names: tuple[str, ...] = NAMES
     ) -> None:
         generator = np.random.default_rng(7)
         self.spec, self.split = "memory:", "val"
-        self.classes = ClassTable(names=tuple(f"class {index}" for index in range(num_classes)))
+        self.classes = ClassTable(names=names)
         self._images = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-        self._masks = [generator.integers(0, num_classes, size, dtype=np.uint8) for size in sizes]
+        self._masks = [generator.integers(0, len(names), size, dtype=np.uint8) for size in sizes]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -107,7 +109,7 @@ def networks() -> SimpleNamespace:
 @pytest.fixture
 def table() -> ClassTable:
     return ClassTable(
-        names=("sky", "road", "tree, old", "cyclist"),
+        names=NAMES,
         palette=((70, 130, 180), (128, 64, 128), (0, 128, 0), (255, 0, 0)),
         rare=(2, 3),
     )

@@ -197,7 +197,8 @@ def test_overwrite_replaces_the_whole_folder(
 ) -> None:
     options = ExportOptions(shape=(1, 24, 32), overwrite=True)
     export_artifact(networks.Tiny(), tmp_path / "out", classes=table, preprocess=preprocess, options=options)
-    (tmp_path / "out" / "old.txt").write_text("old")
+    (tmp_path / "out" / "evidence").mkdir()
+    (tmp_path / "out" / "evidence" / "parity.json").write_text("{}")
     export_artifact(networks.Tiny(), tmp_path / "out", classes=table, preprocess=preprocess, options=options)
     assert listing(tmp_path / "out") == FILES
 
@@ -249,9 +250,22 @@ def test_class_count_must_agree_with_the_network(networks, tmp_path: Path, prepr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_class_count_must_agree_with_the_data(networks, tmp_path: Path, preprocess: Preprocess, table) -> None:
-    options = ExportOptions(data=networks.Frames(num_classes=5))
-    with pytest.raises(DataError, match="memory: has 5 classes; expected the model's 4"):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b", "c", "d", "e"), "memory: has 5 classes and the model 4"),
+        (
+            ("road", "sky", "tree, old", "cyclist"),
+            "class 0 is 'sky' in the model and 'road' in memory:: the same classes",
+        ),
+        (("sky", "road", "tree, old", "rider"), "class 3 is 'cyclist' in the model and 'rider' in memory:; expected"),
+    ],
+)
+def test_the_classes_of_the_data_must_be_the_models(
+    networks, tmp_path: Path, preprocess: Preprocess, table, names: tuple[str, ...], message: str
+) -> None:
+    options = ExportOptions(data=networks.Frames(names=names))
+    with pytest.raises(DataError, match=message):
         export_artifact(networks.Tiny(), tmp_path / "out", classes=table, preprocess=preprocess, options=options)
 
 

@@ -1,6 +1,5 @@
 """Export from a run folder: the head, the provenance, the data it was trained on."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from dropclass_deploy.core.manifest import read_manifest
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.export import ExportOptions, export_artifact
 from dropclass_deploy.models import build_model
+from dropclass_deploy.training import load_recipe
 from dropclass_deploy.training.methods import build_method
-from dropclass_deploy.training.recipe import load_recipe
 from dropclass_deploy.training.run import load_run, save_network, write_model_json
 
 PREPROCESS = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -38,7 +37,7 @@ def write_run(folder: Path, method: str, head: str) -> Path:
     torch.manual_seed(0)
     save_network(folder, build_method(build_model("lite0", 4, width=8), recipe.method, None))
     table = ClassTable(names=("sky", "road", "tree", "cyclist"), rare=(2, 3))
-    facts = {"method": method, "seed": 3, "steps": 7}
+    facts = {"method": method, "seed": 3, "steps": 7, "recipe_sha256": recipe.digest()}
     content = {"name": "lite0", "options": {"width": 8}, "num_classes": 4, **facts}
     content |= {"classes": table.model_dump(mode="json"), "preprocess": PREPROCESS.model_dump(mode="json")}
     write_model_json(folder, content)
@@ -79,7 +78,7 @@ def test_manifest_tells_where_the_weights_come_from(exported: tuple[Path, Path])
     manifest = read_manifest(artifact)
     assert (manifest.model, manifest.deploy_head) == ("lite0", "folded")
     assert manifest.classes.rare == (2, 3)
-    recipe = hashlib.sha256((run / "recipe.yaml").read_bytes()).hexdigest()
+    recipe = load_recipe(run / "recipe.yaml").digest()
     expected = {"run": "run", "method": "dropclass", "seed": 3, "steps": 7, "recipe_sha256": recipe}
     assert expected.items() <= manifest.provenance.items()
 
@@ -90,7 +89,13 @@ def test_missing_data_are_noted_and_no_references_stored(exported: tuple[Path, P
     assert "The run's data could not be opened" in card
     assert "| cyclist | 12.50 | 12.50 |" in card
     assert not (artifact / "reference").exists()
+
+
+def test_a_shape_imposed_on_figures_of_another_size_is_said(exported: tuple[Path, Path]) -> None:
+    _, artifact = exported
     assert json.loads((artifact / "preprocess.json").read_text())["size"] == [64, 64]
+    card = (artifact / "docs/README.md").read_text(encoding="utf-8")
+    assert "the artifact resizes to 64×64, which was not measured" in card
 
 
 def test_a_run_without_a_folded_head_says_so(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from dropclass_deploy.core.classes import ClassTable
@@ -43,3 +45,14 @@ def test_names_cannot_break_the_table(networks) -> None:
     card = model_card(source(networks), ExportOptions(), FACTS)
     assert "\\<b\\>\\|x" in card
     assert "<b>" not in card
+
+
+WARNING = "Measured at the images' own size; the artifact resizes to 24×32, which was not measured."
+
+
+def test_an_imposed_size_says_that_it_was_not_measured(networks) -> None:
+    evaluation = {"data": "synthetic:", "split": "val", "images": 60, "heads": {"plain": result([0.5, 0.5])}}
+    measured = source(networks, evaluation=evaluation)
+    imposed = model_card(measured, ExportOptions(), replace(FACTS, imposed_size=(24, 32)))
+    assert WARNING in imposed.split("## Measured before export")[1].split("\n## ")[0]
+    assert "own size; the artifact" not in model_card(measured, ExportOptions(), FACTS)

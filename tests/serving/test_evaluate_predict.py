@@ -59,6 +59,17 @@ def test_other_number_of_classes(artifact: Path) -> None:
         evaluate_artifact(artifact, data)
 
 
+def test_the_same_classes_in_another_order(artifact: Path) -> None:
+    data = MemoryDataset(IMAGES, MASKS, ClassTable(names=NAMES[::-1]))
+    with pytest.raises(DataError, match=r"class 0 is 'sky' in .*artifact and 'pole' in memory:: the same classes in"):
+        evaluate_artifact(artifact, data)
+
+
+def test_other_spelling_of_the_same_classes(artifact: Path) -> None:
+    data = MemoryDataset(IMAGES, MASKS, ClassTable(names=[name.upper() for name in NAMES]))
+    assert evaluate_artifact(artifact, data).miou == 1.0
+
+
 def test_empty_split(artifact: Path) -> None:
     with pytest.raises(DataError, match="split 'val' of memory: is empty"):
         evaluate_artifact(artifact, MemoryDataset([], []))

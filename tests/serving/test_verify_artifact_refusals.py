@@ -51,7 +51,15 @@ def test_other_class_names_are_noted(tmp_path: Path) -> None:
     other = MemoryDataset(IMAGES, DATA.masks, ClassTable(names=("sky", "street", "car", "pole")))
     report = verify(with_references(tmp_path / "a"), data=other)
     assert report.verdict == "pass"
-    assert any("class 1 is 'road'" in note and "'street' in the data" in note for note in report.notes)
+    assert any("class 1 is 'road'" in note and "'street' in memory:" in note for note in report.notes)
+
+
+def test_the_same_classes_in_another_order_are_refused(tmp_path: Path) -> None:
+    other = MemoryDataset(IMAGES, DATA.masks, ClassTable(names=("sky", "car", "road", "pole")))
+    with pytest.raises(
+        DataError, match=r"class 1 is 'road' in .*a and 'car' in memory:: the same classes in another order"
+    ):
+        verify(with_references(tmp_path / "a"), data=other)
 
 
 def test_unknown_allowed_class(tmp_path: Path) -> None:

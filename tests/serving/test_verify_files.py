@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper as h
 from serving_builders import (
+    NAMES,
     PLAIN,
     MemoryDataset,
     conv_weights,
@@ -252,3 +253,24 @@ def test_evidence_is_written_only_where_asked(tmp_path: Path, logits_file: Path)
     assert list(tmp_path.iterdir()) == [logits_file]
     report = verify(reference=logits_file, candidate=logits_file, data=DATA, evidence=tmp_path / "e")
     assert json.loads((tmp_path / "e/parity.json").read_text())["verdict"] == report.verdict
+
+
+@pytest.mark.parametrize(("first", "second"), [("own", "moved"), ("moved", "own"), ("moved", "moved")])
+def test_classes_in_another_order_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    names = {"own": NAMES, "moved": (NAMES[1], NAMES[0], *NAMES[2:])}
+    files = {
+        key: save_logits(tmp_path / f"{key}.onnx", conv_weights(), metadata=metadata_of(PLAIN, names=value))
+        for key, value in names.items()
+    }
+    with pytest.raises(DataError, match=r"moved\.onnx and .*: the same classes in another order"):
+        compare(files[first], files[second])
+
+
+def test_two_files_are_held_against_one_another_too(tmp_path: Path) -> None:
+    # Neither shares a name with the data: only the other file shows that "x" has moved.
+    files = [
+        save_logits(tmp_path / f"{index}.onnx", conv_weights(), metadata=metadata_of(PLAIN, names=names))
+        for index, names in enumerate([("x", "y", "u", "v"), ("y", "x", "u", "v")])
+    ]
+    with pytest.raises(DataError, match=r"class 0 is 'x' in 0\.onnx and 'y' in 1\.onnx: the same classes in another"):
+        compare(*files)

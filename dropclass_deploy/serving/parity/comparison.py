@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.classes import ClassTable, check_same_names
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.serving.parity.measure import Measurement, measure
 from dropclass_deploy.serving.parity.options import VerifyOptions
@@ -92,19 +91,12 @@ def class_table(
         title: of the network, for messages.
 
     Raises:
-        DataError: when the numbers of classes differ.
+        DataError: when the numbers of classes differ, or a name stands at another id. A class of another name at the same
+            id is a note: the gate compares two networks, and both see the same labels.
     """
     table = dataset.classes
-    if names and len(names) != len(table):
-        raise DataError(
-            f"{dataset.spec} has {len(table)} classes and {title} {len(names)}",
-            expected="the same number of classes",
-            remedy="name the data that the network was trained for",
-        )
-    notes: list[str] = []
-    if names and names != table.names:
-        first = next(index for index, name in enumerate(names) if name != table.names[index])
-        notes.append(f"class {first} is {names[first]!r} in {title} and {table.names[first]!r} in the data")
+    difference = check_same_names(names, table.names, title, dataset.spec, allow_renamed=True) if names else ""
+    notes = [difference] if difference else []
     known = names or table.names
     ids = tuple(index for index, name in enumerate(known) if name in rare) or table.rare
     if not ids:

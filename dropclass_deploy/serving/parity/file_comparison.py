@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.classes import ClassTable, check_same_names
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import sha256_of
 from dropclass_deploy.core.preprocess import Preprocess
@@ -30,7 +30,7 @@ def file_comparison(
 
     Raises:
         UserError: for a network of another layout, or when nobody names the preprocessing.
-        ArtifactError: for metadata that cannot be read. DataError: when the numbers of classes differ.
+        ArtifactError: for metadata that cannot be read. DataError: when the numbers or the order of classes differ.
     """
     titles = _titles(paths)
     reference, candidate = runtimes
@@ -109,5 +109,6 @@ def _classes(
         class_table(dataset, names[index], rare[index] or rare[1 - index], titles[index])
         for index in ((1, 0) if names[1] else (0, 1))
     ]
-    notes = dict.fromkeys((*tables[0][1], *tables[1][1]))
+    between = check_same_names(names[0], names[1], *titles, allow_renamed=True) if all(names) else ""
+    notes = dict.fromkeys(filter(None, (*tables[0][1], *tables[1][1], between)))
     return tables[0][0], tuple(notes)
