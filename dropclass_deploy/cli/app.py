@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import typer
 
 from dropclass_deploy import __version__
 from dropclass_deploy.cli import bench, demo, evaluate, export, predict, train, verify
+from dropclass_deploy.cli.console import leave_stdout
 from dropclass_deploy.core.errors import DropclassError, GateRefusedError, UserError
 
 SUCCESS, FAILURE, MISTAKE, REFUSED = 0, 1, 2, 3
@@ -66,8 +66,8 @@ def run(arguments: Sequence[str]) -> int:
     except DropclassError as error:
         return _say(str(error), FAILURE, debug=debug)
     except BrokenPipeError:
-        # The reader of our output (head, less) went away: nothing is wrong, and the interpreter must not flush again.
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        # The reader of our output (head, less) went away: nothing is wrong.
+        leave_stdout()
         return SUCCESS
     except OSError as error:
         return _say(f"{error.filename or 'a file'}: {error.strerror or error}", _code_of(error), debug=debug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,8 @@ def bench(
         raise UserError(f"scenario {unknown[0]!r} is not available", expected=" or ".join(SCENARIOS))
     from dropclass_deploy.cli.latency import run_bench
 
+    if output is not None:
+        refuse_foreign_file(output)
     report = run_bench(
         artifact,
         ConsoleReporter(),
@@ -59,6 +62,22 @@ def bench(
         print_json(content)
     else:
         print_bench(content)
+
+
+def refuse_foreign_file(path: Path) -> None:
+    """An earlier benchmark may be replaced, any other file not.
+
+    Raises:
+        UserError: when ``path`` holds something else.
+    """
+    if not path.exists():
+        return
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, OSError):
+        content = None
+    if not (isinstance(content, dict) and {"results", "environment"} <= set(content)):
+        raise UserError(f"{path} exists and is no benchmark", remedy="choose another file with -o")
 
 
 def print_bench(content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -86,14 +87,34 @@ class _PlainPhase:
         )
 
 
+class _Output(Console):
+    """Stdout, whose reader may go away (``| head``): the command still ends with the exit code of what it found."""
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(highlight=False, width=width)
+
+    def on_broken_pipe(self) -> None:
+        """Say the rest to nobody; rich would end the process with code 1."""
+        leave_stdout()
+
+
+def leave_stdout() -> None:
+    """Point stdout at nothing, so that neither we nor the interpreter's last flush meet the closed pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_json(content: Any) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    try:
+        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_stdout()
 
 
 def print_line(text: str) -> None:
     """A line on stdout."""
-    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+    _Output().print(text, markup=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -103,10 +124,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
+    console = _Output()
     # A pipe has no width of its own; 80 columns would fold figures in the middle.
     if not console.is_terminal:
-        console = Console(highlight=False, width=140)
+        console = _Output(width=140)
     console.print(table)
 
 

@@ -128,7 +128,7 @@ def _predict(artifact: Path, folder: Path, data: str) -> None:
             write_png(folder / f"{name}.truth.png", colour_mask(dataset.mask(index), segmenter.classes))
             images.append(folder / "images" / f"{name}.png")
             write_png(images[-1], image)
-        list(predict_files(segmenter, images, folder, overlay=True))
+        list(predict_files(segmenter, images, folder, overlay=True, overwrite=True))
 
 
 def _say(run: Path, parity: dict[str, Any], bench: dict[str, Any], *, as_json: bool, summary: dict[str, Any]) -> None:

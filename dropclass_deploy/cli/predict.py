@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
-from dropclass_deploy.cli.options import Artifact, Json, Runtime, Threads
+from dropclass_deploy.cli.options import Artifact, Json, Overwrite, Runtime, Threads
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +23,7 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write NAME.overlay.png, colours over the image.")
     ] = False,
+    overwrite: Overwrite = False,
     runtime: Runtime = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -38,10 +39,10 @@ def predict(
         Segmenter.load(artifact, runtime=runtime, threads=threads) as segmenter,
         reporter.phase("predicting") as advance,
     ):
-        for result in predict_files(segmenter, paths, output, overlay):
+        for result in predict_files(segmenter, paths, output, overlay, overwrite=overwrite):
             written.append(result)
             advance(len(written), len(paths))
     if as_json:
         print_json({"output": str(output), "files": [str(item) for item in written]})
         return
-    print_line(f"{len(written)} masks in {output}")
+    print_line(f"{len(written)} {'mask' if len(written) == 1 else 'masks'} in {output}")

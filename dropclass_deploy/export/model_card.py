@@ -83,7 +83,7 @@ def _summary(source: Source, options: ExportOptions) -> str:
         "- `models/model.mask.onnx`: `image` uint8 (N, H, W, 3) RGB → `mask` uint8 (N, H, W) of class ids\n"
         "- `models/model.onnx`: `image` float32 (N, 3, H, W), normalised → `logits` float32 (N, C, H, W)\n"
         "- `models/model.safetensors`: the network's state dict\n"
-        "- `manifest.json`: the sha256 of every file\n"
+        "- `manifest.json`: the sha256 of every exported file\n"
     )
 
 
@@ -116,7 +116,10 @@ def _classes(source: Source) -> str:
         [str(index), _escaped(name), "#{:02x}{:02x}{:02x}".format(*colour), "rare" if table.is_rare(index) else ""]
         for index, (name, colour) in enumerate(zip(table.names, table.palette, strict=True))
     ]
-    text = _table(["id", "class", "colour", ""], rows) + f"\nLabel value {table.ignore_index} counts nowhere."
+    text = _table(["id", "class", "colour", ""], rows) + (
+        f"\nIn masks of class ids the value {table.ignore_index} marks pixels that count nowhere; raw label values of a data "
+        "set are mapped to class ids before."
+    )
     if not table.rare:
         text += " Which classes are rare is not known: no training pixels were counted."
     return text + "\n"

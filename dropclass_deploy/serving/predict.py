@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.errors import DataError, UserError
 from dropclass_deploy.data.file_pairs import IMAGE_SUFFIXES
 from dropclass_deploy.data.images import overlay as overlay_of
 from dropclass_deploy.data.images import read_image, write_png
 from dropclass_deploy.serving.evidence import check_writable
 from dropclass_deploy.serving.segmenter import Segmenter
+
+_NAMED = 5
+"""Broken images that one message names."""
 
 
 @dataclass(frozen=True)
@@ -47,51 +50,69 @@ def expand_inputs(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict_files(
-    segmenter: Segmenter, paths: Sequence[Path], output: Path, overlay: bool = False
+    segmenter: Segmenter, paths: Sequence[Path], output: Path, overlay: bool = False, *, overwrite: bool = False
 ) -> Iterator[PredictedFile]:
     """Segment image files one after another.
 
-    Inputs are checked before the first is read. A file that cannot be decoded does not stop the others: it is named in one
-    DataError after the last of them, and what was written stays.
+    Names are checked before the first is read. A file that cannot be decoded, or that the network cannot take, does not
+    stop the others: it is named in one DataError after the last of them, and what was written stays.
 
     Args:
         segmenter: an opened artifact.
         paths: image files, or folders of them.
         output: folder, made when it is missing.
         overlay: also write the class colours over the image.
+        overwrite: replace masks that are there; labels of the same stems, perhaps.
 
     Yields:
         One result for each image, once its files are written.
 
     Raises:
         DataError: when two outputs would have one name, an output would replace an input, or images are broken.
-        UserError: when ``output`` cannot be written to.
+        UserError: when ``output`` cannot be written to, or holds files of those names.
     """
     files = expand_inputs(paths)
     _check_names(files, output, overlay)
+    if not overwrite:
+        _refuse_existing(files, output, overlay)
     check_writable(_targets(files[0], output, overlay)[0], "-o")
     return _predicted(segmenter, files, output, overlay)
 
 
 def _predicted(segmenter: Segmenter, files: list[Path], output: Path, overlay: bool) -> Iterator[PredictedFile]:
-    broken: list[DataError] = []
+    broken: list[UserError] = []
     for path in files:
         try:
             image = read_image(path)
+            result = segmenter(image)
         except DataError as error:
             broken.append(error)
             continue
-        result = segmenter(image)
+        except UserError as error:
+            broken.append(DataError(f"{path}: {error.found}", expected=error.expected, remedy=error.remedy))
+            continue
         mask_path, overlay_path = _targets(path, output, overlay)
         write_png(mask_path, result.mask)
         if overlay_path is not None:
             write_png(overlay_path, overlay_of(image, result.mask, segmenter.classes))
         yield PredictedFile(path, mask_path, overlay_path, result.latency_ms)
-    if len(broken) == 1:
-        raise broken[0]
     if broken:
         raise DataError(
-            f"{len(broken)} of {len(files)} images cannot be read: " + " / ".join(item.found for item in broken)
+            f"{len(broken)} of {len(files)} images gave no mask: "
+            + " / ".join(str(item) for item in broken[:_NAMED])
+            + (" …" if len(broken) > _NAMED else ""),
+            remedy=f"the other {len(files) - len(broken)} masks were written to {output}",
+        )
+
+
+def _refuse_existing(files: list[Path], output: Path, overlay: bool) -> None:
+    targets = [target for path in files for target in _targets(path, output, overlay) if target is not None]
+    there = [target for target in targets if target.exists()]
+    if there:
+        raise UserError(
+            f"{there[0]} exists already" + (f", and {len(there) - 1} more" if len(there) > 1 else ""),
+            expected="an output folder without files of these names (they may be labels)",
+            remedy="choose another folder with -o, or pass --overwrite to replace them",
         )
 
 

@@ -164,11 +164,11 @@ class Segmenter:
             direct = resized.shape[:2] == target
             feeds = self.mask_feeds(resized) if direct else self._logits_feeds(resized)
         if direct:
-            with _timed(latency_ms, "infer"):
+            with _timed(latency_ms, "infer"), _size_named(resized):
                 mask = self._run_mask(feeds)
             with _timed(latency_ms, "mask"):
                 return np.ascontiguousarray(mask)
-        with _timed(latency_ms, "infer"):
+        with _timed(latency_ms, "infer"), _size_named(resized):
             logits = self._run_logits(feeds)
         with _timed(latency_ms, "mask"):
             return logits_to_mask(logits, target)
@@ -209,6 +209,20 @@ class Segmenter:
     def _open(self, path: Path) -> Runtime:
         runtime, threads, allow_fallback = self._choice
         return open_runtime(path, runtime, threads, allow_fallback=allow_fallback)
+
+
+@contextmanager
+def _size_named(image: Image) -> Iterator[None]:
+    """A network that refuses its input nearly always refuses the size: say which one it was."""
+    try:
+        yield
+    except UserError as error:
+        height, width = image.shape[:2]
+        raise UserError(
+            f"the network cannot take an image of {width}×{height} pixels ({error.found})",
+            expected="a size it was made for; networks of stride 32 need at least 32 pixels a side",
+            remedy="leave the image out, or resize it",
+        ) from error
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +241,39 @@ def test_debug_shows_the_traceback(dropclass, tmp_path: Path) -> None:
     result = dropclass("train", tmp_path / "gone.yaml", "--debug")
     assert result.code == 2
     assert "Traceback" in result.err
+
+
+def test_existing_masks_are_not_replaced_unasked(dropclass, artifact: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.png").write_bytes(b"hand-made labels")
+    line = dropclass("predict", artifact, tmp_path / "a.png", "-o", tmp_path / "masks").mistake()
+    assert "a.png exists already" in line
+    assert (tmp_path / "masks" / "a.png").read_bytes() == b"hand-made labels"
+    assert dropclass("predict", artifact, tmp_path / "a.png", "-o", tmp_path / "masks", "--overwrite").code == 0
+
+
+def test_an_image_too_small_for_the_network_is_named_and_stops_nothing(dropclass, artifact, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((5, 400, 3), np.uint8)).save(tmp_path / "thin.png")
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(tmp_path / "whole.png")
+    line = dropclass(
+        "predict", artifact, tmp_path / "thin.png", tmp_path / "whole.png", "-o", tmp_path / "out"
+    ).mistake()
+    assert "thin.png" in line
+    assert "400×5 pixels" in line
+    assert (tmp_path / "out" / "whole.png").is_file()
+
+
+def test_bench_does_not_replace_a_file_that_is_no_benchmark(dropclass, artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.json").write_text("{}")
+    line = dropclass("bench", artifact, "--queries", "1", "-o", tmp_path / "thesis.json").mistake()
+    assert "exists and is no benchmark" in line
+    assert (tmp_path / "thesis.json").read_text() == "{}"
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_does_not_change_the_exit_code(artifact: Path) -> None:
+    command = f"{sys.executable} -m dropclass_deploy evaluate {artifact} --data {DATA} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
