@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.progress import Advance
 
 _PLAIN_EVERY_S = 10.0
@@ -129,11 +130,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if not console.is_terminal:
         console = _Output(width=140)
     console.print(table)
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as per cent, or a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def score_rows(classes: Sequence[dict[str, Any]]) -> list[list[str]]:

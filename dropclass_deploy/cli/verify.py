@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from dropclass_deploy.cli.console import ConsoleReporter, percent, print_json, print_line, print_table
+from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line, print_table
 from dropclass_deploy.cli.options import Data, Json, Runtime, Split
 from dropclass_deploy.core.errors import GateRefusedError, UserError
+from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import Preprocess
 
 

@@ -101,7 +101,7 @@ def read_manifest(folder: Path) -> Manifest:
         _check_version(path, _Version.model_validate_json(content).schema_version)
         return Manifest.model_validate_json(content)
     except (ValidationError, OSError) as error:
-        reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise ArtifactError(f"{path} cannot be read as a manifest: {reason}", remedy="export the run again") from error
 
 
@@ -114,7 +114,8 @@ def _check_version(path: Path, version: int) -> None:
         )
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Where a file first fails its schema, and how: one line for a message."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     # Keys come from the file: one line, and no longer than one reads.

@@ -123,6 +123,11 @@ def to_json(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in per cent, without the sign, or a dash: 0.6123 → "61.2"."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
 def scores_json(result: Scores, classes: ClassTable) -> dict[str, Any]:
     """The figures of ``result`` as JSON values, classes by name in id order."""
     worst = result.worst_precision_class

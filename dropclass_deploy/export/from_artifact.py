@@ -13,12 +13,11 @@ from torch import nn
 
 from dropclass_deploy.core.errors import ArtifactError, ModelError
 from dropclass_deploy.core.manifest import Manifest, check_files, read_manifest
+from dropclass_deploy.export.artifact_folder import WEIGHTS_FILE
 from dropclass_deploy.export.reference import TorchReference
 from dropclass_deploy.models import build_model, model_names
 from dropclass_deploy.training.dropclass import DropClass, fold
 from dropclass_deploy.training.methods import insert_block
-
-WEIGHTS = "models/model.safetensors"
 
 
 def network_from_artifact(path: Path | str) -> nn.Module:
@@ -39,7 +38,7 @@ def network_from_artifact(path: Path | str) -> nn.Module:
         )
     try:
         network = _structure(manifest)
-        network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
     except (ModelError, SafetensorError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.sample import SampleCheck
 from dropclass_deploy.export.shapes import describe_shape
@@ -133,7 +134,7 @@ def _evaluation(source: Source, facts: CardFacts) -> str:
     where = f"{_escaped(evaluation.get('data', '?'))}, split {_escaped(evaluation.get('split', '?'))}"
     names = list(heads)
     totals = [
-        [label, *(_percent(heads[head].get(key)) for head in names)]
+        [label, *(percent(heads[head].get(key), 2) for head in names)]
         for label, key in (("mIoU", "miou"), ("rare mIoU", "rare_miou"), ("pixel accuracy", "pixel_accuracy"))
     ]
     return (
@@ -157,11 +158,9 @@ def _size_warning(imposed: tuple[int, int] | None) -> str:
 
 def _class_rows(heads: Mapping[str, Any]) -> list[list[str]]:
     columns = [{row["name"]: row for row in result.get("classes", [])} for result in heads.values()]
-    return [[_escaped(name), *(_percent(column.get(name, {}).get("iou")) for column in columns)] for name in columns[0]]
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
+    return [
+        [_escaped(name), *(percent(column.get(name, {}).get("iou"), 2) for column in columns)] for name in columns[0]
+    ]
 
 
 def _export_check(facts: CardFacts) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from dropclass_deploy import __version__
 from dropclass_deploy.core.files import write_json
-from dropclass_deploy.core.metrics import scores_json, to_json
+from dropclass_deploy.core.metrics import percent, scores_json, to_json
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.training.evaluate import evaluate_network
@@ -67,7 +67,7 @@ def _evaluation(
             )
         heads[head] = scores_json(result, task.classes)
         rare = heads[head]["rare_miou"]
-        reporter.note(f"{head} head: val mIoU {_percent(heads[head]['miou'])}, rare mIoU {_percent(rare)}")
+        reporter.note(f"{head} head: val mIoU {percent(heads[head]['miou'], 2)}, rare mIoU {percent(rare, 2)}")
     return {
         "data": recipe.data,
         "split": task.val.split,
@@ -75,10 +75,6 @@ def _evaluation(
         "selected": recipe.export.deploy_head,
         "heads": heads,
     }
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def _model_json(

@@ -16,6 +16,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import resize_image
+from dropclass_deploy.models.modes import evaluating
 from dropclass_deploy.models.outputs import logits_of
 
 
@@ -69,18 +70,13 @@ def evaluate_network(
     """
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     segment = TorchSegmenter(model, preprocess, device or next(model.parameters()).device)
     count = len(dataset.classes)
     total = np.zeros((count, count), dtype=np.int64)
-    try:
+    with evaluating(model):
         for index in range(len(dataset)):
             mask = segment(dataset.image(index))
             total += confusion_matrix(dataset.mask(index), mask, count, dataset.classes.ignore_index)
             if advance is not None:
                 advance(index + 1, len(dataset))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return scores(total, rare)

@@ -14,12 +14,13 @@ from dropclass_deploy.training.recipe_file import load_recipe
 from dropclass_deploy.training.run import METRICS, NAMES, RECIPE
 
 
-def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Refuse a folder that cannot be written or resumed; the checkpoint to go on from, or None."""
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written or resumed."""
     if resume and overwrite:
         raise RunError("both --resume and --overwrite were given", expected="one of the two")
     if resume:
-        return _resumable(folder, recipe)
+        _check_resumable(folder, recipe)
+        return
     refuse_existing(folder, overwrite=overwrite, marker=METRICS)
     foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path)) if folder.is_dir() else []
     if foreign:
@@ -27,7 +28,6 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool)
             f"the output {folder} holds {foreign[0]!r}, which no run writes, and --overwrite replaces runs only",
             remedy="choose another folder with -o, or move it away",
         )
-    return None
 
 
 def new_folder(folder: Path, recipe: Recipe) -> None:
@@ -46,7 +46,7 @@ def _is_ours(path: Path) -> bool:
     return path.name in NAMES or (path.name.startswith(".") and path.suffix in {".tmp", ".old"})
 
 
-def _resumable(folder: Path, recipe: Recipe) -> Checkpoint | None:
+def _check_resumable(folder: Path, recipe: Recipe) -> None:
     if not (folder / RECIPE).is_file():
         raise RunError(f"{folder} is not a run folder: it has no {RECIPE}", remedy="start without --resume")
     before = load_recipe(folder / RECIPE)
@@ -55,6 +55,14 @@ def _resumable(folder: Path, recipe: Recipe) -> Checkpoint | None:
             f"{folder} was started with another recipe: {_first_difference(before, recipe)}",
             remedy=f"resume with {folder / RECIPE}, or start anew in another folder",
         )
+
+
+def resume_point(folder: Path, recipe: Recipe) -> Checkpoint | None:
+    """The checkpoint to go on from, or None when the run has none yet.
+
+    Raises:
+        RunError: when it cannot be read. RecipeError: when it belongs to another recipe.
+    """
     checkpoint = load_checkpoint(folder)
     if checkpoint is not None and checkpoint.recipe_digest != recipe.digest():
         raise RecipeError(

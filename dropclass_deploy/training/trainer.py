@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import DropclassError, RecipeError, TrainingInterruptedError
+from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.training.acceleration import accelerator_for
@@ -29,7 +30,7 @@ from dropclass_deploy.training.optimiser import build_optimiser, learning_rate, 
 from dropclass_deploy.training.recipe import Recipe
 from dropclass_deploy.training.recipe_file import load_recipe
 from dropclass_deploy.training.run import MODEL_JSON
-from dropclass_deploy.training.run_folder import check_folder, new_folder
+from dropclass_deploy.training.run_folder import check_folder, new_folder, resume_point
 from dropclass_deploy.training.run_setup import Setup, resume_hint, set_up
 from dropclass_deploy.training.stop_signals import StoppableReporter, StopSignals
 
@@ -74,7 +75,7 @@ def train(
         if resume and (folder / MODEL_JSON).is_file():
             reporter.note(f"{folder} is complete ({recipe.train.steps} steps): nothing to resume")
             return folder
-        checkpoint = load_checkpoint(folder) if resume else None
+        checkpoint = resume_point(folder, recipe) if resume else None
         setup = set_up(recipe, folder, model, preprocess, reporter)
         if not resume and accelerator.is_main_process:
             new_folder(folder, recipe)
@@ -248,7 +249,7 @@ def _after_step(session: _Session, meter: Meter, advance: Any, reporter: Reporte
     if step % _every(train.validate_every, train.steps) == 0:
         record = validate(setup.method.model, setup.task, setup.preprocess, session.device, step)
         session.journal.write(record)
-        reporter.note(f"step {step}: val mIoU {_percent(record['miou'])}, rare mIoU {_percent(record['rare_miou'])}")
+        reporter.note(f"step {step}: val mIoU {percent(record['miou'])}, rare mIoU {percent(record['rare_miou'])}")
         meter.restart()
     if step % _every(train.checkpoint_every, train.steps) == 0:
         _save(session)
@@ -258,10 +259,6 @@ def _after_step(session: _Session, meter: Meter, advance: Any, reporter: Reporte
 def _every(asked: int, steps: int) -> int:
     """The interval asked for; 0 means a tenth of the run."""
     return asked or max(1, -(-steps // 10))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _save(session: _Session) -> None:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dropclass_deploy.analysis.report.records import Bench, Evaluation, Parity, RunModel, TrainPoint, ValPoint
 from dropclass_deploy.core.errors import ArtifactError, RunError, UserError
-from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, Manifest, read_manifest
+from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, Manifest, first_problem, read_manifest
 
 T = TypeVar("T")
 _ANY_OBJECT = TypeAdapter(dict[str, Any])
@@ -81,15 +81,9 @@ def _record(path: Path, kind: type[T], error: type[UserError]) -> T | None:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValidationError as problem:
         raise error(
-            f"{path} cannot be read: {_first(problem)}", remedy="measure again, or remove the file to leave it out"
+            f"{path} cannot be read: {first_problem(problem)}",
+            remedy="measure again, or remove the file to leave it out",
         ) from problem
-
-
-def _first(problem: ValidationError) -> str:
-    first = problem.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    # Keys come from the file: one line, and no longer than one reads.
-    return " ".join(f"{place[:100]}: {first['msg'][:300]}".removeprefix(": ").split())
 
 
 def _journal(path: Path) -> tuple[tuple[TrainPoint, ...], tuple[ValPoint, ...]]:
@@ -104,7 +98,9 @@ def _journal(path: Path) -> tuple[tuple[TrainPoint, ...], tuple[ValPoint, ...]]:
             elif record.get("kind") == "val":
                 val.append(ValPoint.model_validate(record))
         except ValidationError as problem:
-            raise RunError(f"{path} line {number} cannot be read: {_first(problem)}", remedy="train again") from problem
+            raise RunError(
+                f"{path} line {number} cannot be read: {first_problem(problem)}", remedy="train again"
+            ) from problem
     return tuple(train), tuple(val)
 
 

@@ -14,8 +14,7 @@ convolution and BatchNorm after the drop absorb. For a linear 1×1 classifier th
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal, SupportsIndex
 
 import torch
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.modes import evaluating
 
 Divisor = Literal["kept", "all"]
 
@@ -129,7 +129,7 @@ def drop_features_through(
     Returns:
         (N, K, h, w), ≥ 0.
     """
-    with _evaluating(head), torch.autocast(features.device.type, enabled=False):
+    with evaluating(head), torch.autocast(features.device.type, enabled=False):
         sums, pull = _vjp(head, features)
         num_classes = sums.numel()
         dropped = class_id(dropped, num_classes)
@@ -151,15 +151,3 @@ def _vjp(head: nn.Module, features: Tensor) -> tuple[Tensor, Callable[..., tuple
     copy = features.detach().to(reference.dtype)
     result = torch.func.vjp(lambda a: head(a.clone()).sum(dim=(0, 2, 3)), copy)
     return result[0], result[1]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """``module`` in eval mode inside the block; every submodule's own mode restored after it."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in modes.items():
-            child.training = mode

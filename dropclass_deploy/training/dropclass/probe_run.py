@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.modes import evaluating
 from dropclass_deploy.models.outputs import logits_of
 
 # Exact types: a subclass may do something else in its forward.
@@ -161,17 +162,13 @@ def noise_images(model: nn.Module, size: tuple[int, int]) -> Tensor:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; RNG states, buffers and every module's training mode as before afterwards."""
-    modes = {module: module.training for module in model.modules()}
     owners = {module: dict(module._buffers) for module in model.modules()}
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = [p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"][:1]
     try:
-        with torch.random.fork_rng(devices=devices):
-            model.eval()
+        with torch.random.fork_rng(devices=devices), evaluating(model):
             yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for module, own in owners.items():
             # The very tensors: a forward pass may have put others in their place, or added some.
             module._buffers.clear()
