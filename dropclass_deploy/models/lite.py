@@ -28,13 +28,14 @@ class PaddedConv2d(nn.Conv2d):
 
     timm computes this padding from the input's size, which in a graph with dynamic height and width becomes a dozen
     shape operators a layer and makes the export take minutes. The constant is the same for every even size; for an odd
-    one the window starts one pixel earlier.
+    one the window starts one pixel earlier. One pixel more at the end changes nothing for even sizes and lets any size
+    through, down to a single pixel.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the base class names it)
-        """Convolve (N, K, H, W) → (N, C, ⌊H/2⌋ or ⌈H/2⌉, …)."""
+        """Convolve (N, K, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
         total = self.kernel_size[0] - 2
-        first, last = total // 2, total - total // 2
+        first, last = total // 2, total - total // 2 + 1
         padded = F.pad(input, (first, last, first, last))
         return F.conv2d(padded, self.weight, self.bias, self.stride, groups=self.groups)
 
