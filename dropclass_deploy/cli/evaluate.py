@@ -56,6 +56,7 @@ def _run_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[str, A
 
     run = load_run(path)
     run.classes.check_same(dataset.classes, f"the run {path}", dataset.spec)
+    run.preprocess.check_value_range(dataset.value_range, f"the run {path}", dataset.spec)
     networks = {"plain": run.model} | ({"folded": run.folded} if run.folded is not None else {})
     heads = {}
     for head, network in networks.items():

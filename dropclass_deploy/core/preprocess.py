@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Self
+import math
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from dropclass_deploy.core.errors import DataError
 
 Triple = tuple[float, float, float]
+ValueRange = tuple[float, float]
+"""Raw values (low, high) of an image of one channel that become 0 and 255."""
 
 
 class Preprocess(BaseModel):
@@ -24,6 +29,9 @@ class Preprocess(BaseModel):
         std: a channel, in R, G, B order; above 0.
         size: (height, width) that every image is resized to (Pillow bilinear with antialiasing) before the network, or
             None to run each image at its own size. The logits are resized back to the source size before the argmax.
+        value_range: (low, high): raw values of an image of one channel that become 0 and 255 before all else (see
+            ``window``); None where images are 8-bit as they are. An image of three 8-bit channels is never windowed. A
+            None is written nowhere: files and digests without a range are those of versions that knew none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +39,7 @@ class Preprocess(BaseModel):
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
     size: tuple[int, int] | None = Field(default=None)
+    value_range: ValueRange | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -38,12 +47,41 @@ class Preprocess(BaseModel):
             raise ValueError("mean must be finite and std finite and above 0")
         if self.size is not None and min(self.size) < 1:
             raise ValueError("size is (height, width) in pixels, each at least 1")
+        if self.value_range is not None and not is_value_range(*self.value_range):
+            raise ValueError("value_range is (low, high), finite, low below high")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_range(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        if self.value_range is None:
+            content.pop("value_range", None)
+        return content
 
     def digest(self) -> str:
         """SHA-256 over the specification in a canonical form: equal digests, equal preprocessing."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def check_value_range(self, other: ValueRange | None, ours: str, theirs: str) -> None:
+        """Refuse data whose images became 8-bit in another way than the network's.
+
+        Args:
+            other: of the data.
+            ours: what this preprocessing belongs to, for the message.
+            theirs: what ``other`` belongs to.
+
+        Raises:
+            DataError: when the two ranges differ.
+        """
+        if other == self.value_range:
+            return
+        remedy = f"write value_range: {list(self.value_range)} in" if self.value_range else "leave value_range out of"
+        raise DataError(
+            f"{theirs} has {_told(other)} and {ours} {_told(self.value_range)}",
+            expected="the value range that the network was trained with",
+            remedy=f"{remedy} the classes.yaml of the data, or name other data",
+        )
 
     def normalise(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Network input of RGB images of the right size.
@@ -68,3 +106,43 @@ class Preprocess(BaseModel):
         scale = 1.0 / (255.0 * std)
         shift = -np.asarray(self.mean, dtype=np.float64) / std
         return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def is_value_range(low: float, high: float) -> bool:
+    """Whether raw values from ``low`` to ``high`` can be mapped to 0 … 255: finite, low below high."""
+    # Of two huge numbers the difference alone may be infinite; NaN fails the first comparison.
+    return low < high and math.isfinite(high - low)
+
+
+def window(values: npt.NDArray[Any], value_range: ValueRange, name: str = "the image") -> npt.NDArray[np.uint8]:
+    """An image of one channel as RGB: ``round((v − low) / (high − low) · 255)``, clipped, in three equal channels.
+
+    Computed in float64; halves go to the even neighbour, infinities to 0 and 255.
+
+    Args:
+        values: raw values (H, W), any integer or float type.
+        value_range: (low, high).
+        name: of the image, for the message.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        DataError: when a value is NaN, which has no place between black and white.
+    """
+    low, high = value_range
+    exact = values.astype(np.float64)
+    if np.isnan(exact).any():
+        raise DataError(
+            f"{name} holds NaN at {int(np.isnan(exact).sum())} of {exact.size} pixels",
+            expected="numbers",
+            remedy="give these pixels a value, such as that of the background",
+        )
+    with np.errstate(over="ignore"):  # far outside the range: infinite, and clipped
+        shares = (exact - low) / (high - low) * 255
+    grey = np.rint(np.clip(shares, 0, 255)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _told(value_range: ValueRange | None) -> str:
+    return "no value range" if value_range is None else f"the value range {value_range[0]:g} … {value_range[1]:g}"

@@ -2,15 +2,19 @@
 
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import read_image, read_mask
-from dropclass_deploy.data.registry import open_dataset
+from dropclass_deploy.data.layout import Layout, SplitFiles
+from dropclass_deploy.data.registry import open_dataset, survey
 from dropclass_deploy.data.statistics import ClassStatistics, count_classes, median_frequency_weights
 
 __all__ = [
     "ClassStatistics",
     "Dataset",
+    "Layout",
+    "SplitFiles",
     "count_classes",
     "median_frequency_weights",
     "open_dataset",
     "read_image",
     "read_mask",
+    "survey",
 ]

@@ -5,14 +5,14 @@ Labels are PNGs of ids: 0–10 are the eleven classes, 11 is void and counts now
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import DataError
-from dropclass_deploy.data.dataset import FileDataset
-from dropclass_deploy.data.file_pairs import find_images, find_masks, located, natural_order, pair_files
+from dropclass_deploy.data.file_pairs import find_images, find_masks, located
 from dropclass_deploy.data.label_map import LabelMap
-from dropclass_deploy.data.split_rules import missing_split
+from dropclass_deploy.data.layout import Layout, SplitFiles
 
 CLASSES = ClassTable(
     names=(
@@ -46,11 +46,11 @@ VOID = 11
 _ANNOTATIONS = "annot"
 
 
-def open_camvid(location: str, split: str) -> FileDataset:
-    """One split of a CamVid folder.
+def survey_camvid(location: str) -> Layout:
+    """The splits of a CamVid folder and the files of each.
 
     Raises:
-        DataError: when the folder, the split, an image or a label is missing.
+        DataError: when the folder does not exist or holds no split.
     """
     root = located(location)
     if root is None or not root.is_dir():
@@ -58,24 +58,25 @@ def open_camvid(location: str, split: str) -> FileDataset:
             f"the folder {location!r} of camvid: does not exist", expected="a folder with train/ and trainannot/"
         )
     found = _splits(root)
-    if split not in found:
-        if not found:
-            raise DataError(
-                f"{root} has no CamVid split {split!r}",
-                expected="one of train, val, test, each NAME/ with its NAMEannot/",
-                remedy="check the path",
-            )
-        raise missing_split(f"{root} has no CamVid split", split, found)
-    folder = root / f"{split}{_ANNOTATIONS}"
-    images = find_images(root / split)
-    masks = find_masks(folder, images)
-    stems = sorted(images.keys() | masks.keys(), key=natural_order)
+    if not found:
+        raise DataError(
+            f"{root} has no CamVid split",
+            expected="one of train, val, test, each NAME/ with its NAMEannot/",
+            remedy="check the path",
+        )
     labels = LabelMap(
         {index: index for index in range(len(CLASSES))},
         ignored=(VOID,),
         remedy="use the 11-class labels (0–10, 11 is void); describe any others with folder: and a classes.yaml",
     )
-    return FileDataset(f"camvid:{location}", split, CLASSES, labels, pair_files(images, masks, stems, folder))
+    splits = {name: partial(_files, root, name) for name in found}
+    return Layout(f"camvid:{location}", root, splits, CLASSES, labels, title="CamVid")
+
+
+def _files(root: Path, split: str) -> SplitFiles:
+    folder = root / f"{split}{_ANNOTATIONS}"
+    images = find_images(root / split)
+    return SplitFiles.of_all(images, find_masks(folder, images), folder)
 
 
 def _splits(root: Path) -> list[str]:

@@ -10,6 +10,7 @@ classes:
 ignore: [200]                                            # raw values that count nowhere
 splits: {train: "001..240", val: "241..300"}             # optional: "first..last", a glob, or a list of stems
 root: ../my-data                                         # optional: where images/ and masks/ lie; default: beside this file
+value_range: [0, 4095]                                   # optional: raw values that become 0 and 255 (images of one channel)
 ```
 
 The parallel form, for tables that exist already: ``names`` (a list, or {id: name}), ``colours`` (a list) and
@@ -22,6 +23,7 @@ nothing.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from pydantic import ValidationError
 
 from dropclass_deploy.core.classes import IGNORE_INDEX, ClassTable, Colour
 from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.preprocess import ValueRange, is_value_range
 from dropclass_deploy.data.label_map import MAX_RAW_VALUE, LabelMap
 from dropclass_deploy.data.split_rules import SplitRules, parse_split_rules
 from dropclass_deploy.data.yaml_file import canonical_keys, integer_of, list_of, read_yaml_mapping, text_of
@@ -53,6 +56,10 @@ _SPELLINGS = {
     "ignore_index": "ignore",
     "splits": "splits",
     "root": "root",
+    # Not "window": radiology writes a window as centre and width.
+    "value_range": "value_range",
+    "image_range": "value_range",
+    "intensity_range": "value_range",
 }
 _CLASS_SPELLINGS = {"name": "name", "colour": "colour", "color": "colour", "value": "values", "values": "values"}
 
@@ -66,12 +73,14 @@ class ClassesFile:
         labels: raw mask value → class id.
         splits: rules by split name, or None when the file names none.
         root: the folder that holds images and masks.
+        value_range: raw image values that become 0 and 255, or None for 8-bit images as they are.
     """
 
     classes: ClassTable
     labels: LabelMap
     splits: SplitRules | None
     root: Path
+    value_range: ValueRange | None = None
 
 
 @dataclass
@@ -102,10 +111,11 @@ def read_classes_yaml(path: Path) -> ClassesFile:
         )
         root = path.parent / text_of(table.get("root", "."), "root")
         splits = parse_split_rules(table["splits"]) if table.get("splits") is not None else None
+        value_range = _value_range(table["value_range"]) if table.get("value_range") is not None else None
     except DataError as error:
         remedy = error.remedy or "correct the file"
         raise DataError(f"{path}: {error.found}", expected=error.expected, remedy=remedy) from error
-    return ClassesFile(classes, labels, splits, root)
+    return ClassesFile(classes, labels, splits, root, value_range)
 
 
 def _draft(table: Mapping[str, Any]) -> _Draft:
@@ -227,6 +237,22 @@ def _explicit_ignore(table: Mapping[str, Any]) -> list[int]:
     value = table.get("ignore")
     items = value if isinstance(value, list) else [] if value is None else [value]
     return [_raw_value(item, "ignore") for item in items]
+
+
+def _value_range(value: Any) -> ValueRange:
+    if isinstance(value, list) and len(value) == 2 and all(map(_is_finite, value)):
+        low, high = map(float, value)
+        if is_value_range(low, high):
+            return low, high
+    raise DataError(
+        f"value_range is {short(value)}",
+        expected="[low, high], two finite numbers with low below high: the raw values that become black and white",
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    # A YAML true is an int to Python, and its integers may be larger than any float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _class_table(draft: _Draft) -> ClassTable:

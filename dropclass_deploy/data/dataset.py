@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.preprocess import ValueRange
 from dropclass_deploy.data.file_pairs import FilePair
 from dropclass_deploy.data.images import Pixels, encode_png, image_size, read_image, read_mask
 from dropclass_deploy.data.label_map import LabelMap
@@ -20,11 +21,14 @@ class Dataset(ABC):
         spec: what opened it, ``FORMAT:PATH``.
         split: its name.
         classes: names and colours; ``rare`` stays empty until training pixels were counted.
+        value_range: raw values that ``image`` made 0 and 255, where its files have one channel; None where it did nothing
+            of the kind. It belongs to what a network is trained with, and travels with it.
     """
 
     spec: str
     split: str
     classes: ClassTable
+    value_range: ValueRange | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -58,13 +62,26 @@ class Dataset(ABC):
 
 
 class FileDataset(Dataset):
-    """A split whose images and masks are files, with a map from the raw mask values to class ids."""
+    """A split whose images and masks are files, with a map from the raw mask values to class ids.
 
-    def __init__(self, spec: str, split: str, classes: ClassTable, labels: LabelMap, pairs: Sequence[FilePair]) -> None:
+    Attributes:
+        labels: raw mask value → class id.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        split: str,
+        classes: ClassTable,
+        labels: LabelMap,
+        pairs: Sequence[FilePair],
+        value_range: ValueRange | None = None,
+    ) -> None:
         if not pairs:
             raise DataError(f"the split {split!r} of {spec} is empty", expected="at least one image with its mask")
         self.spec, self.split, self.classes = spec, split, classes
-        self._labels, self._pairs = labels, tuple(pairs)
+        self.labels, self.value_range = labels, value_range
+        self._pairs = tuple(pairs)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -79,7 +96,7 @@ class FileDataset(Dataset):
         Raises:
             DataError: when it cannot be decoded.
         """
-        return read_image(self._pairs[index].image)
+        return read_image(self._pairs[index].image, self.value_range)
 
     def mask(self, index: int) -> Pixels:
         """The mask file as class ids, uint8 (H, W); 255 is "ignore". Never interpolated.
@@ -96,7 +113,7 @@ class FileDataset(Dataset):
                 expected="equal sizes",
                 remedy="export the mask again at the size of its image",
             )
-        return self._labels.apply(raw, pair.mask)
+        return self.labels.apply(raw, pair.mask)
 
     def image_bytes(self, index: int) -> bytes:
         """The bytes of the image file as they are stored."""

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dropclass_deploy.core.errors import DataError
-from dropclass_deploy.data.classes_yaml import EXAMPLE, ClassesFile, read_classes_yaml
-from dropclass_deploy.data.dataset import FileDataset
-from dropclass_deploy.data.file_pairs import FilePair, find_images, find_masks, located, natural_order, pair_files
-from dropclass_deploy.data.split_rules import default_splits, missing_split, read_split_file, select_stems
+from dropclass_deploy.data.classes_yaml import EXAMPLE, read_classes_yaml
+from dropclass_deploy.data.file_pairs import find_images, find_masks, located
+from dropclass_deploy.data.layout import Layout, SplitFiles
+from dropclass_deploy.data.split_rules import SplitRules, default_splits, read_split_file, select_stems
 
 CLASSES_FILES = ("classes.yaml", "classes.yml")
 # Other text files lie in data folders too (README.txt, licence.txt): only these names are lists there.
@@ -37,64 +37,66 @@ class _Places:
     def exist(self) -> bool:
         return self.images.is_dir() and self.masks.is_dir()
 
-    def pairs(self, choose: Callable[[list[str]], list[str]]) -> list[FilePair]:
-        """Pairs of the stems that ``choose`` takes out of all, sorted."""
+    def files(self, choose: Callable[[list[str]], list[str]]) -> SplitFiles:
+        """Files of the stems that ``choose`` takes out of all, sorted."""
         images = find_images(self.images)
-        masks = find_masks(self.masks, images)
-        stems = sorted(images.keys() | masks.keys(), key=natural_order)
-        return pair_files(images, masks, choose(stems), self.masks)
+        every = SplitFiles.of_all(images, find_masks(self.masks, images), self.masks)
+        return replace(every, stems=choose(list(every.stems)))
 
 
-_Splits = Mapping[str, Callable[[], list[FilePair]]]
+_Splits = Mapping[str, Callable[[], SplitFiles]]
 
 
-def open_folder(location: str, split: str) -> FileDataset:
-    """One split of a user's own data set.
+def survey_folder(location: str) -> Layout:
+    """The splits of a user's own data set and the files of each; classes and labels are None without a ``classes.yaml``.
 
     Raises:
-        DataError: when the folder, ``classes.yaml``, the split, an image or a mask is missing or does not fit.
+        DataError: when the path or its images are missing, or ``classes.yaml`` does not fit.
     """
-    config = read_classes_yaml(_classes_file(location))
-    if not config.root.is_dir():
-        raise DataError(f"the folder {config.root} does not exist", expected="a folder with images/ and masks/")
-    splits = _find_splits(config)
-    if split not in splits:
-        raise missing_split(f"{config.root} has no split", split, sorted(splits))
-    return FileDataset(f"folder:{location}", split, config.classes, config.labels, splits[split]())
-
-
-def _classes_file(location: str) -> Path:
     path = located(location)
     if path is None:
         raise DataError(
             f"the path {location!r} of folder: does not exist",
             expected="a folder with images/, masks/ and classes.yaml, or a YAML file",
         )
+    spec, file = f"folder:{location}", _classes_file(path)
+    if file is None:
+        return Layout(spec, path, _find_splits(path, None), classes=None, labels=None)
+    config = read_classes_yaml(file)
+    if not config.root.is_dir():
+        raise DataError(f"the folder {config.root} does not exist", expected="a folder with images/ and masks/")
+    splits = _find_splits(config.root, config.splits)
+    return Layout(spec, config.root, splits, config.classes, config.labels, config.value_range)
+
+
+def missing_classes(folder: Path) -> DataError:
+    """The error for a folder whose masks nobody explained, with lines to start from."""
+    return DataError(
+        f"{folder} has no classes.yaml",
+        expected="the class names, colours and raw mask values",
+        remedy=f"write {folder / CLASSES_FILES[0]} with the lines of your classes, for example: {EXAMPLE}",
+    )
+
+
+def _classes_file(path: Path) -> Path | None:
     if path.is_file():
         return path
-    found = next((path / name for name in CLASSES_FILES if (path / name).is_file()), None)
-    if found is None:
-        raise DataError(
-            f"{path} has no classes.yaml",
-            expected="the class names, colours and raw mask values",
-            remedy=f"write {path / CLASSES_FILES[0]} with the lines of your classes, for example: {EXAMPLE}",
-        )
-    return found
+    return next((path / name for name in CLASSES_FILES if (path / name).is_file()), None)
 
 
-def _find_splits(config: ClassesFile) -> _Splits:
-    whole = _Places(config.root / "images", config.root / "masks")
-    if config.splits is not None:
-        return {name: _by_rules(whole, rules, f"splits.{name}") for name, rules in config.splits.items()}
-    lists = _list_files(config.root)
+def _find_splits(root: Path, written: SplitRules | None) -> _Splits:
+    whole = _Places(root / "images", root / "masks")
+    if written is not None:
+        return {name: _by_rules(whole, rules, f"splits.{name}") for name, rules in written.items()}
+    lists = _list_files(root)
     if lists:
         return {name: _by_list(whole, path) for name, path in lists.items()}
-    folders = _sub_folders(config.root)
+    folders = _sub_folders(root)
     if folders:
         return {name: _every(places) for name, places in folders.items()}
     if not whole.exist():
         raise DataError(
-            f"{config.root} has no images/ with masks/ beside it",
+            f"{root} has no images/ with masks/ beside it",
             expected="images/ and masks/ with files of equal stems",
             remedy="move the files there, or set root: in the YAML file",
         )
@@ -113,20 +115,20 @@ def _sub_folders(root: Path) -> dict[str, _Places]:
     return found or {name: places for name, places in above.items() if places.exist()}
 
 
-def _by_rules(places: _Places, rules: Sequence[str], where: str) -> Callable[[], list[FilePair]]:
-    return lambda: places.pairs(lambda stems: select_stems(rules, stems, where))
+def _by_rules(places: _Places, rules: Sequence[str], where: str) -> Callable[[], SplitFiles]:
+    return lambda: places.files(lambda stems: select_stems(rules, stems, where))
 
 
-def _by_list(places: _Places, path: Path) -> Callable[[], list[FilePair]]:
-    return lambda: places.pairs(lambda _: read_split_file(path))
+def _by_list(places: _Places, path: Path) -> Callable[[], SplitFiles]:
+    return lambda: places.files(lambda _: read_split_file(path))
 
 
-def _every(places: _Places) -> Callable[[], list[FilePair]]:
-    return lambda: places.pairs(lambda stems: stems)
+def _every(places: _Places) -> Callable[[], SplitFiles]:
+    return lambda: places.files(lambda stems: stems)
 
 
-def _by_default(places: _Places, name: str) -> Callable[[], list[FilePair]]:
-    return lambda: places.pairs(lambda stems: _default_stems(stems, name, places.images))
+def _by_default(places: _Places, name: str) -> Callable[[], SplitFiles]:
+    return lambda: places.files(lambda stems: _default_stems(stems, name, places.images))
 
 
 def _default_stems(stems: list[str], name: str, folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.files import write_bytes
+from dropclass_deploy.core.preprocess import ValueRange, window
 
 Pixels = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.integer[Any]]
@@ -27,33 +28,44 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _SINGLE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 # How Pillow names pixels that are stored with 16 or 32 bits a channel; it cuts them to 8 without a word.
 _DEEP = re.compile(r";(16|32)[BLNSF]")
+# The grey modes of Pillow, palettes not among them: their indices are no intensities.
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
+# Unsigned 32-bit TIFF, which Pillow hands over as signed.
+_UNSIGNED_32 = "I;32N"
+# What is said of a PGM or PPM file whose values Pillow stretches to 8 or 16 bits.
+_SCALED = " scaled"
 # Pillow stretches 2- and 4-bit grey values to 0 … 255; ids have to be taken back to what was stored.
 _STRETCH = {"L;2": 85, "L;4": 17}
 
 
-def read_image(source: Path | bytes) -> Pixels:
+def read_image(source: Path | bytes, value_range: ValueRange | None = None) -> Pixels:
     """Decode an image to RGB as it is stored.
 
     Greyscale becomes three equal channels and alpha is dropped. The EXIF orientation is not applied: labels are drawn
     on the stored pixels, so a turned image would no longer lie under its mask.
 
+    With a value range, an image of one channel (8, 16 or 32 bits, integer or float) holds raw values and is windowed. An
+    8-bit colour image is taken as it is: it cannot hold raw values, but is what the range makes of them (an artifact's
+    ``sample/image.png``, the view that a workstation exports), and windowing it twice would darken it silently.
+
     Args:
-        source: a file, or the bytes of one (PNG, JPEG, BMP, TIFF, WebP, PPM or GIF, 8 bits a channel).
+        source: a file, or the bytes of one (PNG, JPEG, BMP, TIFF, WebP, PPM or GIF).
+        value_range: raw values that become 0 and 255 (``core.preprocess.window``); without one, 8 bits a channel only.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        DataError: naming the file, when it is missing, no image, truncated, too large or deeper than 8 bits.
+        DataError: naming the file, when it is missing, no image, truncated, too large, deeper than 8 bits without a value
+            range or in several channels, or when a raw value is NaN.
     """
     name = _name(source)
     image, stored = _decode(source)
-    if image.mode[0] in "IF" or _DEEP.search(stored):
-        raise DataError(
-            f"{name} has more than 8 bits a channel",
-            expected="an 8-bit image",
-            remedy="convert it to 8 bits first, with the window of intensities that matters",
-        )
+    deep = image.mode[0] in "IF" or _DEEP.search(stored) is not None
+    if value_range is not None and image.mode in _GREY:
+        return window(_raw_values(image, stored, name), value_range, name)
+    if deep:
+        raise _too_deep(name, image.mode)
     try:
         # Pillow warns when a palette with transparency goes to RGB directly.
         flat = image.convert("RGBA") if "transparency" in image.info else image
@@ -155,6 +167,34 @@ def array_digest(array: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+def _raw_values(image: Image.Image, stored: str, name: str) -> npt.NDArray[Any]:
+    """What the file of a grey image stores, (H, W), without its alpha."""
+    if stored.endswith(_SCALED):
+        raise DataError(
+            f"{name} is a PGM file whose largest value is unusual: its decoder scales the raw values",
+            expected="a largest value of 255 or 65535",
+            remedy="save it as PNG or TIFF",
+        )
+    values = np.array(image.getchannel(0) if len(image.getbands()) > 1 else image)
+    if stored == _UNSIGNED_32:
+        return values.view(np.uint32)
+    return values // _STRETCH.get(stored, 1) if values.dtype == np.uint8 else values
+
+
+def _too_deep(name: str, mode: str) -> DataError:
+    if mode in _GREY:
+        return DataError(
+            f"{name} has more than 8 bits a channel",
+            expected="an 8-bit image, or a value range for images of one channel",
+            remedy="write the raw values that become black and white into classes.yaml, such as value_range: [0, 4095]",
+        )
+    return DataError(
+        f"{name} has more than 8 bits in each of several channels ({mode})",
+        expected="an 8-bit image; a value range is for images of one channel",
+        remedy="save it with one channel, or convert it to 8 bits",
+    )
+
+
 def _in_table(mask: Integers, classes: ClassTable) -> npt.NDArray[np.bool_]:
     return (mask >= 0) & (mask < len(classes))
 
@@ -175,7 +215,10 @@ def _stored_mode(image: Image.Image) -> str:
     tiles = getattr(image, "tile", None)
     if not tiles:
         return ""
-    arguments = tiles[0][3]
+    codec, _, _, arguments = tiles[0]
+    if codec.startswith("ppm") and isinstance(arguments, tuple):
+        mode, largest = arguments
+        return f"{mode};{16 if largest > 255 else 8}B{'' if largest in (255, 65535) else _SCALED}"
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 

@@ -35,6 +35,11 @@ class LabelMap:
             self._ids[raw], self._known[raw] = index, True
         self._remedy = remedy
 
+    @property
+    def known(self) -> dict[int, int]:
+        """Raw value → class id, or 255 where it is ignored, for every raw value that has a meaning."""
+        return {int(raw): int(self._ids[raw]) for raw in np.flatnonzero(self._known)}
+
     def apply(self, raw: Integers, path: Path) -> Pixels:
         """Class ids of a mask.
 

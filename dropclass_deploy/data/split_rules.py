@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from reprlib import repr as short
@@ -55,8 +55,19 @@ def select_stems(rules: Sequence[str], stems: Sequence[str], where: str) -> list
     return [stems[place] for place in sorted(chosen)]
 
 
-def read_split_file(path: Path) -> list[str]:
+def stem_of(name: str) -> str:
+    """The stem of a stem, a file name or a relative path."""
+    last = re.split(r"[/\\]", name)[-1]
+    suffix = Path(last).suffix
+    return last.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else last
+
+
+def read_split_file(path: Path, stem_of_line: Callable[[str], str] = stem_of) -> list[str]:
     """Stems of a list file: one stem or file name a line; blank lines and lines that start with # are skipped.
+
+    Args:
+        path: of the list.
+        stem_of_line: what a line without its outer spaces names.
 
     Raises:
         DataError: when it is no text, empty, or names a file twice.
@@ -65,7 +76,7 @@ def read_split_file(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"the split list {path} cannot be read as text", expected="one stem a line") from error
-    stems = [_stem(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    stems = [stem_of_line(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1}) if len(set(stems)) < len(stems) else []
     if twice:
         raise DataError(f"the split list {path} names {twice[0]!r} twice", expected="each file once")
@@ -117,7 +128,7 @@ def _rules(rule: Any, name: str) -> list[str]:
 
 
 def _match(rule: str, stems: Sequence[str], known: Mapping[str, int], where: str) -> list[int]:
-    stem = rule if rule in known else _stem(rule)
+    stem = rule if rule in known else stem_of(rule)
     if stem in known:
         return [known[stem]]
     ends = _RANGE.fullmatch(rule)
@@ -127,13 +138,6 @@ def _match(rule: str, stems: Sequence[str], known: Mapping[str, int], where: str
     if missing:
         raise DataError(f"{where}: there is no file {missing[0]!r}", remedy=f"the files are {_ends(stems)}")
     return list(range(known[ends[1]], known[ends[2]] + 1))
-
-
-def _stem(name: str) -> str:
-    """The stem of a stem, a file name or a relative path."""
-    last = re.split(r"[/\\]", name)[-1]
-    suffix = Path(last).suffix
-    return last.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else last
 
 
 def _ends(stems: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from dropclass_deploy.core.errors import ArtifactError, ModelError
 from dropclass_deploy.core.manifest import Manifest, check_files, read_manifest
 from dropclass_deploy.export.artifact_folder import WEIGHTS_FILE
 from dropclass_deploy.export.reference import TorchReference
-from dropclass_deploy.models import build_model, model_names
+from dropclass_deploy.models import build_model, model_names, rebuildable
 from dropclass_deploy.training.dropclass import DropClass, fold
 from dropclass_deploy.training.methods import insert_block
 
@@ -30,10 +30,11 @@ def network_from_artifact(path: Path | str) -> nn.Module:
     folder = Path(path)
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    if manifest.model not in model_names():
+    # Never a python: factory: that would run whatever code an artifact from anywhere names.
+    if not rebuildable(manifest.model):
         raise ArtifactError(
             f"{folder} holds a network {manifest.model!r} that cannot be rebuilt by name",
-            expected=f"one of {', '.join(model_names())}",
+            expected=f"one of {', '.join(model_names())}, timm:NAME",
             remedy="export with data, so that the reference masks are stored in the artifact",
         )
     try:

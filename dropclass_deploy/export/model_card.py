@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dropclass_deploy.core.metrics import percent
+from dropclass_deploy.core.preprocess import ValueRange
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.sample import SampleCheck
 from dropclass_deploy.export.shapes import describe_shape
@@ -104,10 +105,24 @@ def _how_to_run(source: Source, options: ExportOptions) -> str:
 def _preprocessing(source: Source) -> str:
     spec = source.preprocess
     size = f"resized to {spec.size[0]}×{spec.size[1]} (Pillow bilinear)" if spec.size else "at its own size"
-    return (
+    return _windowing(spec.value_range) + (
         f"RGB, each image {size}, then `(image / 255 − mean) / std` with mean {list(spec.mean)} and std "
         f"{list(spec.std)} in R, G, B order. `models/model.mask.onnx` has the normalisation inside. The same "
         "specification stands in `preprocess.json` and in the metadata of both ONNX files.\n"
+    )
+
+
+def _windowing(value_range: ValueRange | None) -> str:
+    """What happens to raw values, and that the networks come after it."""
+    if value_range is None:
+        return ""
+    low, high = value_range
+    return (
+        f"Images of one channel hold raw values; those from {low:g} to {high:g} become 0 … 255 first, in float64: "
+        f"`np.rint(np.clip((raw - {low!r}) / ({high!r} - {low!r}) * 255, 0, 255)).astype(np.uint8)`, then three equal "
+        "channels. 8-bit colour images, `sample/image.png` among them, stand after that step. It is **not** inside the ONNX "
+        "files: `models/model.mask.onnx` takes uint8 RGB after the range was applied. `dropclass predict` and the "
+        "`Segmenter` apply it.\n\n"
     )
 
 

@@ -45,7 +45,7 @@ class TorchEager:
 
     def prepare(self, encoded: bytes) -> Mapping[str, Query]:
         """The three scopes on one encoded image."""
-        image = self._resized(read_image(encoded))
+        image = self._resized(read_image(encoded, self._preprocess.value_range))
         tensor = torch.from_numpy(self._preprocess.normalise(image))
         return {
             MODEL: partial(self._from_tensor, tensor),
@@ -77,7 +77,7 @@ class TorchEager:
 
     def _staged(self, encoded: bytes) -> tuple[Mask, dict[str, float]]:
         clock = [time.perf_counter_ns()]
-        image = read_image(encoded)
+        image = read_image(encoded, self._preprocess.value_range)
         clock.append(time.perf_counter_ns())
         tensor = torch.from_numpy(self._preprocess.normalise(self._resized(image)))
         clock.append(time.perf_counter_ns())

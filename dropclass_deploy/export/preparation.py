@@ -41,7 +41,7 @@ def prepared(source: Source, options: ExportOptions, name: str) -> Job:
 
     Raises:
         UserError: when the shape contradicts the preprocessing, or the provenance is not JSON.
-        DataError: when the data cannot be opened, are empty, or have other classes than the model.
+        DataError: when the data cannot be opened, are empty, or have other classes or another value range than the model.
     """
     check_json(source.provenance)
     settled, size_note = _with_size(source, options)
@@ -93,5 +93,6 @@ def _dataset(source: Source, options: ExportOptions) -> tuple[Dataset | None, st
 
 def _check_dataset(dataset: Dataset, source: Source) -> None:
     source.classes.check_same(dataset.classes, "the model", dataset.spec)
+    source.preprocess.check_value_range(dataset.value_range, "the model", dataset.spec)
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")

@@ -31,14 +31,15 @@ def evaluate_artifact(
         threads: of one operator.
 
     Raises:
-        ArtifactError: when the artifact cannot be used. DataError: when the classes differ in number, names or order, or the
-            split is empty.
+        ArtifactError: when the artifact cannot be used. DataError: when the classes differ in number, names or order, the
+            value ranges differ, or the split is empty.
     """
     if len(dataset) == 0:
         raise DataError(f"the split {dataset.split!r} of {dataset.spec} is empty", expected="at least one image")
     with Segmenter.load(artifact_path, runtime, threads) as segmenter:
         classes = segmenter.classes
         classes.check_same(dataset.classes, str(artifact_path), dataset.spec)
+        segmenter.preprocess.check_value_range(dataset.value_range, str(artifact_path), dataset.spec)
         total = np.zeros((len(classes), len(classes)), dtype=np.int64)
         for index in range(len(dataset)):
             label = dataset.mask(index)

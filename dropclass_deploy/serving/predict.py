@@ -9,7 +9,7 @@ from pathlib import Path
 from dropclass_deploy.core.errors import DataError, UserError
 from dropclass_deploy.data.file_pairs import IMAGE_SUFFIXES
 from dropclass_deploy.data.images import overlay as overlay_of
-from dropclass_deploy.data.images import read_image, write_png
+from dropclass_deploy.data.images import write_png
 from dropclass_deploy.serving.evidence import check_writable
 from dropclass_deploy.serving.segmenter import Segmenter
 
@@ -83,7 +83,7 @@ def _predicted(segmenter: Segmenter, files: list[Path], output: Path, overlay: b
     broken: list[UserError] = []
     for path in files:
         try:
-            image = read_image(path)
+            image = segmenter.read_image(path)
             result = segmenter(image)
         except DataError as error:
             broken.append(error)

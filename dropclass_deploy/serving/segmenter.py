@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ArtifactError, UserError
-from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.preprocess import Preprocess, ValueRange, window
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.runtimes import Runtime, TensorSpec, open_runtime
 
 Image = npt.NDArray[np.uint8]
+AnyImage = npt.NDArray[Any]
 Mask = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
@@ -100,31 +101,41 @@ class Segmenter:
         """Of the mask network, as read from its graph."""
         return self.mask_runtime.precision
 
-    def __call__(self, image: Image, *, size: Size | None = None) -> Segmentation:
+    def __call__(self, image: AnyImage, *, size: Size | None = None) -> Segmentation:
         """Segment one image.
 
         Args:
-            image: uint8 (H, W, 3), RGB.
+            image: uint8 (H, W, 3), RGB, taken as it is; or raw values (H, W) of any integer or float type, which the
+                artifact's ``preprocess.value_range`` turns into such an image.
             size: (height, width) of the mask; the image's own by default.
 
         Raises:
-            UserError: when ``image`` is anything else, or the network refuses its size.
+            UserError: when ``image`` is anything else, raw values hold NaN or the artifact has no value range for them, or
+                the network refuses its size.
         """
         latency_ms: dict[str, float] = {}
-        mask = self._segment(_checked(image), size, latency_ms)
+        mask = self._segment(_checked(image, self.preprocess.value_range), size, latency_ms)
         return Segmentation(mask, self.classes.names, latency_ms)
 
     def segment_bytes(self, data: bytes) -> Segmentation:
-        """Decode an image file's bytes (PNG, JPEG …) and segment it.
+        """Decode an image file's bytes (PNG, JPEG …) under the artifact's value range and segment it.
 
         Raises:
-            DataError: when the bytes are no image.
+            DataError: when the bytes are no image, or one that ``data.read_image`` refuses under this range.
         """
         latency_ms: dict[str, float] = {}
         with _timed(latency_ms, "decode"):
-            image = read_image(data)
+            image = self.read_image(data)
         mask = self._segment(image, None, latency_ms)
         return Segmentation(mask, self.classes.names, latency_ms)
+
+    def read_image(self, source: Path | bytes) -> Image:
+        """Decode an image file as this artifact wants it: uint8 (H, W, 3), RGB, raw values of one channel windowed.
+
+        Raises:
+            DataError: as ``data.read_image``.
+        """
+        return read_image(source, self.preprocess.value_range)
 
     def network_image(self, image: Image) -> Image:
         """The image at the size at which the network sees it: uint8 (h, w, 3)."""
@@ -157,10 +168,10 @@ class Segmenter:
     ) -> None:
         self.close()
 
-    def _segment(self, image: Image, size: Size | None, latency_ms: dict[str, float]) -> Mask:
+    def _segment(self, image: AnyImage, size: Size | None, latency_ms: dict[str, float]) -> Mask:
         target = size or (image.shape[0], image.shape[1])
         with _timed(latency_ms, "preprocess"):
-            resized = self.network_image(image)
+            resized = self.network_image(_in_8_bits(image, self.preprocess.value_range))
             direct = resized.shape[:2] == target
             feeds = self.mask_feeds(resized) if direct else self._logits_feeds(resized)
         if direct:
@@ -232,13 +243,32 @@ def _timed(latency_ms: dict[str, float], stage: str) -> Iterator[None]:
     latency_ms[stage] = (perf_counter_ns() - started) / 1e6
 
 
-def _checked(image: Image) -> Image:
+def _checked(image: AnyImage, value_range: ValueRange | None) -> AnyImage:
     expected = "a uint8 NumPy array (height, width, 3), RGB, not empty"
+    if value_range is not None:
+        expected += ", or raw values (height, width) of any integer or float type"
     if not isinstance(image, np.ndarray):
         raise UserError(f"the image is a {type(image).__name__}", expected=expected)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise UserError(f"the image is {image.dtype} of shape {image.shape}", expected=expected)
-    return image
+    if _is_rgb(image) or (_is_raw(image) and value_range is not None):
+        return image
+    raise UserError(
+        f"the image is {image.dtype} of shape {image.shape}",
+        expected=expected,
+        remedy="one channel needs an artifact whose preprocessing has a value_range" if _is_raw(image) else "",
+    )
+
+
+def _is_rgb(image: AnyImage) -> bool:
+    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+
+
+def _is_raw(image: AnyImage) -> bool:
+    return image.dtype.kind in "iuf" and image.ndim == 2 and image.size > 0
+
+
+def _in_8_bits(image: AnyImage, value_range: ValueRange | None) -> Image:
+    """A checked image as RGB: raw values windowed, anything else as it is."""
+    return image if image.ndim == 3 or value_range is None else window(image, value_range)
 
 
 def _batch(single: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from dropclass_deploy.cli.app import app
 from dropclass_deploy.cli.console import ConsoleReporter
 from dropclass_deploy.data.registry import open_dataset
 
-COMMANDS = ("demo", "train", "evaluate", "export", "verify", "bench", "predict")
+COMMANDS = ("demo", "train", "evaluate", "export", "verify", "bench", "predict", "check-data")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -28,7 +28,7 @@ def test_help_has_an_example(dropclass, command: str) -> None:
 
 
 def test_every_registered_command_is_tested_here() -> None:
-    assert {command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)
 
 
 def test_version_and_help_of_the_command_itself(dropclass) -> None:

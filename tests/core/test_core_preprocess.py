@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.preprocess import Preprocess, window
 
 # A digest that changes silently would make every artifact already written fail its gate.
 DIGEST_OF_DEFAULT = "9f78ae2182f7f7cc4cebaec661be3a2ac45b8292a2fcb754e73aa709e211b83a"
@@ -95,8 +96,73 @@ def test_normalise_treats_each_image_alike() -> None:
         ({"size": (0, 10)}, "at least 1"),
         ({"size": (10,)}, "Field required"),
         ({"interpolation": "nearest"}, "Extra inputs"),
+        ({"value_range": (5, 5)}, "finite, low below high"),
+        ({"value_range": (5, 4)}, "finite, low below high"),
+        ({"value_range": (float("nan"), 4)}, "finite, low below high"),
+        ({"value_range": (0, float("inf"))}, "finite, low below high"),
+        ({"value_range": (-1e308, 1e308)}, "finite, low below high"),
+        ({"value_range": ("a", "b")}, "valid number"),
+        ({"value_range": (0, 1, 2)}, "at most 2"),
     ],
 )
 def test_refuses(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Preprocess.model_validate(fields)
+
+
+def test_an_absent_range_is_written_nowhere() -> None:
+    # Readers of versions that knew no range refuse unknown keys.
+    assert set(Preprocess().model_dump()) == set(json.loads(Preprocess().model_dump_json())) == {"mean", "std", "size"}
+
+
+def test_a_range_is_written_read_and_part_of_the_digest() -> None:
+    ranged = Preprocess(value_range=(0, 4095))
+    assert json.loads(ranged.model_dump_json())["value_range"] == [0.0, 4095.0]
+    assert Preprocess.model_validate_json(ranged.model_dump_json()) == ranged
+    assert ranged.digest() == Preprocess(value_range=(0.0, 4095.0)).digest()
+    assert len({ranged.digest(), Preprocess().digest(), Preprocess(value_range=(0, 4096)).digest()}) == 3
+
+
+def test_window_by_hand() -> None:
+    # 255/4095 a step: 8 steps are 0.498, 9 are 0.560, 2047 are 127.47, 2048 are 127.53.
+    raw = np.array([[0, 8, 9], [2047, 2048, 4095], [-1, 5000, 65535]])
+    grey = [[0, 0, 1], [127, 128, 255], [0, 255, 255]]
+    image = window(raw, (0, 4095))
+    assert (image.dtype, image.shape) == (np.uint8, (3, 3, 3))
+    for channel in range(3):
+        assert image[..., channel].tolist() == grey
+
+
+def test_window_gives_halves_to_the_even_neighbour() -> None:
+    assert window(np.array([[0.5, 1.5, 2.5]]), (0, 255))[0, :, 0].tolist() == [0, 2, 2]
+
+
+def test_window_of_the_full_byte_range_changes_nothing() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(window(every, (0, 255))[..., 1], every)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64, np.float32, np.float64])
+def test_window_takes_negative_values_of_any_type(kind: type) -> None:
+    assert window(np.array([[-1000, -500, 1000]], dtype=kind), (-1000, 1000))[0, :, 0].tolist() == [0, 64, 255]
+
+
+def test_window_clips_infinity_and_overflow_and_refuses_nan() -> None:
+    extreme = np.array([[-np.inf, np.inf, 1.7e308, -1.7e308]])
+    assert window(extreme, (0, 1e-300))[0, :, 0].tolist() == [0, 255, 255, 0]
+    with pytest.raises(DataError, match=r"scan\.tif holds NaN at 1 of 2 pixels; expected numbers; give"):
+        window(np.array([[np.nan, 1]]), (0, 1), "scan.tif")
+
+
+def test_other_ranges_are_refused_with_what_to_write() -> None:
+    ranged, plain = Preprocess(value_range=(0, 4095)), Preprocess()
+    ranged.check_value_range((0.0, 4095.0), "model", "data")
+    plain.check_value_range(None, "model", "data")
+    with pytest.raises(
+        DataError, match=r"data has no value range and model the value range 0 … 4095; .*\[0\.0, 4095\.0\]"
+    ):
+        ranged.check_value_range(None, "model", "data")
+    with pytest.raises(
+        DataError, match=r"data has the value range 0 … 255 and model no value range; .*leave value_range"
+    ):
+        plain.check_value_range((0.0, 255.0), "model", "data")

@@ -102,6 +102,12 @@ def test_root_is_relative_to_the_file(path: Path) -> None:
     assert read(path, "classes: [a, b]\nroot: ../data").root == path.parent / "../data"
 
 
+@pytest.mark.parametrize("key", ["value_range", "image_range", "intensity_range"])
+def test_value_range(key: str, path: Path) -> None:
+    assert read(path, f"classes: [a, b]\n{key}: [-1024, 3071.5]").value_range == (-1024.0, 3071.5)
+    assert read(path, f"classes: [a, b]\n{key}: null").value_range is None
+
+
 WRONG = {
     "unknown_key": ("classes: [a, b]\nclases: 3", "unknown key 'clases' in the file; expected one of classes, names"),
     "unknown_class_key": ("classes: [{name: a, id: 3}, b]", "unknown key 'id' in the class at position 0; .*name"),
@@ -137,6 +143,21 @@ WRONG = {
     "empty": ("", "holds NoneType"),
     "python_object": ("classes: !!python/object/apply:os.getcwd []", "is not valid YAML"),
     "bad_date": ("classes: [a, 2001-99-99]", "is not valid YAML"),
+    "range_of_nothing": (
+        "classes: [a, b]\nvalue_range: [5, 5]",
+        "value_range is .5, 5.; expected .low, high., two finite",
+    ),
+    "range_upside_down": ("classes: [a, b]\nvalue_range: [5, 4]", "value_range is .5, 4."),
+    "range_nan": ("classes: [a, b]\nvalue_range: [.nan, 4]", "value_range is .nan, 4."),
+    "range_infinite": ("classes: [a, b]\nvalue_range: [0, .inf]", "value_range is .0, inf."),
+    "range_of_text": ("classes: [a, b]\nvalue_range: [0, 4e3]", "value_range is .0, '4e3'."),
+    "range_of_three": ("classes: [a, b]\nvalue_range: [0, 1, 2]", "value_range is .0, 1, 2."),
+    "range_number": ("classes: [a, b]\nvalue_range: 255", "value_range is 255"),
+    "range_boolean": ("classes: [a, b]\nvalue_range: [false, true]", "value_range is .False, True."),
+    "range_beyond_floats": (f"classes: [a, b]\nvalue_range: [0, 1{'0' * 400}]", "value_range is .0, 10000"),
+    "range_too_fine": (f"classes: [a, b]\nvalue_range: [{2**60}, {2**60 + 1}]", "value_range is .1152921504606846976"),
+    "range_twice": ("classes: [a, b]\nvalue_range: [0, 1]\nimage_range: [0, 1]", "another spelling"),
+    "window": ("classes: [a, b]\nwindow: [40, 400]", "unknown key 'window'"),
     "too_deep": ("[" * 5000, "is not valid YAML"),
 }
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import random
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import encoded, png_of
 from PIL import Image
 
 from dropclass_deploy.core.classes import ClassTable
@@ -26,23 +24,6 @@ from dropclass_deploy.data.images import (
 )
 
 CLASSES = ClassTable(names=("a", "b"), palette=((10, 20, 30), (200, 100, 0)))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format=kind, **options)
-    return stream.getvalue()
-
-
-def png_of(depth: int, colour_type: int, width: int, rows: list[bytes]) -> bytes:
-    """A PNG written by hand, for depths that Pillow does not write."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
-from dropclass_deploy.data.images import read_image
 from dropclass_deploy.serving.artifact import MASK_MODEL, Artifact, open_artifact
 from dropclass_deploy.serving.benchmark.contender import END_TO_END, Contender
 from dropclass_deploy.serving.benchmark.environment import load_average, read_environment
@@ -68,7 +67,7 @@ def _measure(
     queries = {contender.name: contender.prepare(encoded) for contender in contenders}
     timings = run_rounds(queries, options)
     environment["load_average_after"] = load_average()
-    decoded = read_image(encoded)
+    decoded = segmenter.read_image(encoded)
     inside = segmenter.network_image(decoded)
     by_name = {contender.name: contender for contender in contenders}
     results = tuple(

@@ -59,7 +59,7 @@ class NaiveOnnx:
 
     def prepare(self, encoded: bytes) -> Mapping[str, Query]:
         """The three scopes on one encoded image."""
-        image = self._resized(read_image(encoded))
+        image = self._resized(read_image(encoded, self._preprocess.value_range))
         planes = self._normalised(image)
         return {
             MODEL: partial(self._from_planes, planes),
@@ -96,7 +96,7 @@ class NaiveOnnx:
 
     def _staged(self, encoded: bytes) -> tuple[Mask, dict[str, float]]:
         clock = [perf_counter_ns()]
-        image = read_image(encoded)
+        image = read_image(encoded, self._preprocess.value_range)
         clock.append(perf_counter_ns())
         planes = self._normalised(self._resized(image))
         clock.append(perf_counter_ns())

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from dropclass_deploy.data.images import read_image
 from dropclass_deploy.serving.benchmark.contender import END_TO_END, MODEL, TRANSFER, Query
 from dropclass_deploy.serving.segmenter import Segmenter
 
@@ -32,7 +31,7 @@ class Ours:
 
     def prepare(self, encoded: bytes) -> Mapping[str, Query]:
         """The three scopes on one encoded image."""
-        image = self._segmenter.network_image(read_image(encoded))
+        image = self._segmenter.network_image(self._segmenter.read_image(encoded))
         resident = self._segmenter.mask_runtime.bind(self._segmenter.mask_feeds(image))
         return {
             MODEL: partial(_without_stages, resident),

@@ -26,10 +26,15 @@ def artifact_comparison(
     reference_masks: MaskFunction | None,
     options: VerifyOptions,
 ) -> Comparison:
-    """Candidate: the artifact's mask file. Reference: its stored masks, or ``reference_masks`` where there is none."""
+    """Candidate: the artifact's mask file. Reference: its stored masks, or ``reference_masks`` where there is none.
+
+    Raises:
+        DataError: when the classes or the value range of the data are not the artifact's.
+    """
     names = artifact.classes.names
     rare = tuple(names[index] for index in artifact.classes.rare)
     classes, notes = class_table(dataset, names, rare, str(artifact.folder))
+    artifact.preprocess.check_value_range(dataset.value_range, str(artifact.folder), dataset.spec)
     fallback = FunctionSide(reference_masks) if reference_masks is not None else None
     reference, candidate = StoredReference(artifact, fallback), ArtifactSide(segmenter)
     strict = segmenter.precision == "fp32" and segmenter.mask_runtime.name == "onnxruntime"

@@ -30,13 +30,17 @@ def file_comparison(
 
     Raises:
         UserError: for a network of another layout, or when nobody names the preprocessing.
-        ArtifactError: for metadata that cannot be read. DataError: when the numbers or the order of classes differ.
+        ArtifactError: for metadata that cannot be read. DataError: when the numbers or the order of classes
+            differ, or the value range of a network and that of the data.
     """
     titles = _titles(paths)
     reference, candidate = runtimes
     found = tuple(preprocess_of(runtime, title) for runtime, title in zip(runtimes, titles, strict=True))
     used = _settle(found, titles, runtimes, options.preprocess)
     classes, notes = _classes(dataset, runtimes, titles)
+    for preprocess, title in zip(used, titles, strict=True):
+        if preprocess is not None:
+            preprocess.check_value_range(dataset.value_range, title, dataset.spec)
     same_engine = (reference.name, reference.provider) == (candidate.name, candidate.provider)
     strict = same_engine and reference.precision == candidate.precision == "fp32"
     facts = Facts(
