@@ -1,80 +1,123 @@
-"""The state from which an interrupted run goes on: written whole or not at all."""
+"""The states from which an interrupted run goes on: ``checkpoints/step-000184/``, each written whole or not at all.
+
+``model.safetensors`` and ``branch.safetensors`` are the network as it stands in training (they can be another run's
+``model.weights``); ``state.pt`` is the rest. Nothing random is stored: every draw is keyed by (seed, step).
+"""
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError, safe_open
 
-from dropclass_deploy.core.errors import RunError
+from dropclass_deploy.core.errors import DropclassError, RunError
 from dropclass_deploy.core.files import atomic_folder
-from dropclass_deploy.training.run import CHECKPOINT
+from dropclass_deploy.training.methods import Method
+from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.run import CHECKPOINTS, load_network, save_network
 
 _FILE = "state.pt"
+_NAME = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is needed beside the recipe.
+    """What is needed beside the network.
 
     Attributes:
+        folder: where it lies, with the network's files.
         step: steps done.
-        recipe_digest: of the recipe that runs.
-        module: state dict of the method's module (network and branch).
+        recipe: the recipe that runs, as JSON.
         optimiser: its state dict.
         scaler: gradient scaler's state, or None.
-        rng: the CPU generator's state (dropout inside the network draws from it; all else is keyed by step).
-        cuda_rng: the current GPU's generator's state, or None.
+        average: moving average's state, or None.
     """
 
+    folder: Path
     step: int
-    recipe_digest: str
-    module: dict[str, Any]
+    recipe: dict[str, Any]
     optimiser: dict[str, Any]
     scaler: dict[str, Any] | None
-    rng: torch.Tensor
-    cuda_rng: torch.Tensor | None = None
+    average: dict[str, Any] | None
 
 
-def cuda_rng_state() -> torch.Tensor | None:
-    """State of the current GPU's generator, or None without one."""
-    return torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the state after ``step`` steps lies."""
+    return run / CHECKPOINTS / f"step-{step:06d}"
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
-    """Replace ``run/checkpoint``; a failure leaves the one before."""
-    with atomic_folder(run / CHECKPOINT, overwrite=True) as folder:
-        torch.save(vars(checkpoint), folder / _FILE)
+def checkpoint_folders(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    found = [path for path in (run / CHECKPOINTS).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step_of, reverse=True)
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The checkpoint of a run, or None when it has none yet.
+def save_checkpoint(run: Path, step: int, recipe: Recipe, method: Method, state: dict[str, Any], keep: int) -> Path:
+    """Write the state after ``step`` steps, then remove all but the ``keep`` newest.
+
+    Args:
+        state: ``optimiser``, ``scaler`` and ``average`` of a ``Checkpoint``.
 
     Raises:
-        RunError: when the file cannot be read.
+        DropclassError: when the disk refuses it; the checkpoints before are untouched.
     """
-    path = run / CHECKPOINT / _FILE
-    if not path.is_file():
-        return None
+    folder = checkpoint_folder(run, step)
+    content = {"step": step, "recipe": recipe.model_dump(mode="json", by_alias=True), **state}
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path} cannot be read: {reason}", remedy="start again with --overwrite") from error
+        with atomic_folder(folder, overwrite=True) as temporary:
+            save_network(temporary, method)
+            with (temporary / _FILE).open("wb") as stream:
+                torch.save(content, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+    except Exception as error:  # torch and safetensors raise what they like when a write fails
+        if isinstance(error, MemoryError):
+            raise
+        raise DropclassError(
+            f"the checkpoint of step {step} could not be written ({_reason(error)}); {last_checkpoint(run)}; "
+            "make room on the disk and resume"
+        ) from error
+    _remove_older(run, folder, keep)
+    return folder
 
 
-def restore(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.Optimizer, scaler: Any) -> None:
-    """Put a checkpoint's state back.
+def newest_checkpoint(run: Path, note: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that can be read, or None when a run has none yet.
+
+    Args:
+        note: told about those that cannot.
+
+    Raises:
+        RunError: when there are checkpoints and none can be read.
+    """
+    problems = []
+    for folder in checkpoint_folders(run):
+        try:
+            return _read(folder)
+        except RunError as error:
+            problems.append(str(error))
+            note(f"{error}: going back to the checkpoint before it")
+    if problems:
+        raise RunError(problems[0], remedy="no older one is readable either: start again with --overwrite")
+    return None
+
+
+def restore(checkpoint: Checkpoint, method: Method, optimiser: torch.optim.Optimizer, scaler: Any) -> None:
+    """Put a checkpoint's network, optimiser and scaler back.
 
     Raises:
         RunError: when it belongs to another network.
     """
+    load_network(checkpoint.folder, method)
     try:
-        module.load_state_dict(checkpoint.module)
         optimiser.load_state_dict(checkpoint.optimiser)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -83,6 +126,40 @@ def restore(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.Op
         ) from error
     if scaler is not None and checkpoint.scaler is not None:
         scaler.load_state_dict(checkpoint.scaler)
-    torch.set_rng_state(checkpoint.rng)
-    if checkpoint.cuda_rng is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(checkpoint.cuda_rng)
+
+
+def last_checkpoint(run: Path) -> str:
+    """Words for an error message."""
+    folders = checkpoint_folders(run)
+    return f"the last good checkpoint is {folders[0]}" if folders else "no checkpoint had been written yet"
+
+
+def _read(folder: Path) -> Checkpoint:
+    path = folder / _FILE
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            # Opening reads the header, which knows how long the file must be.
+            with safe_open(path, framework="pt"):
+                pass
+        path = folder / _FILE
+        return Checkpoint(folder=folder, **torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, TypeError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({_reason(error)})") from error
+
+
+def _remove_older(run: Path, newest: Path, keep: int) -> None:
+    """Remove older checkpoints, those of a longer earlier attempt, and what killed writes left."""
+    folders = checkpoint_folders(run)
+    ahead = [folder for folder in folders if _step_of(folder) > _step_of(newest)]
+    behind = [folder for folder in folders if folder not in ahead]
+    for folder in [*ahead, *behind[keep:], *(run / CHECKPOINTS).glob(".step-*")]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step_of(folder: Path) -> int:
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else -1
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,78 +1,66 @@
-"""Validation on the way, and what is written when a run is complete."""
+"""What is written when a run is complete."""
 
 from __future__ import annotations
 
 import platform
-import shutil
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from dropclass_deploy import __version__
 from dropclass_deploy.core.files import write_json
-from dropclass_deploy.core.metrics import percent, scores_json, to_json
+from dropclass_deploy.core.metrics import percent, scores_json
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.training.evaluate import evaluate_network
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.run import CHECKPOINT, EVALUATION, save_network, write_model_json
+from dropclass_deploy.training.run import EVALUATION, save_network, write_model_json
+from dropclass_deploy.training.session import Session
 from dropclass_deploy.training.task import Task
+from dropclass_deploy.training.validation import averaged, record
 
 
-def validate(model: nn.Module, task: Task, preprocess: Preprocess, device: torch.device, step: int) -> dict[str, Any]:
-    """A "val" record: pooled figures of the plain network on the validation split."""
-    result = evaluate_network(model, task.val, preprocess, device=device, rare=task.classes.rare)
-    return {
-        "kind": "val",
-        "step": step,
-        "miou": to_json(result.miou),
-        "rare_miou": to_json(result.rare_miou),
-        "pixel_accuracy": to_json(result.pixel_accuracy),
-        "iou": {name: to_json(float(result.iou[index])) for index, name in enumerate(task.classes.names)},
-    }
-
-
-def conclude(
-    folder: Path,
-    recipe: Recipe,
-    task: Task,
-    method: Method,
-    preprocess: Preprocess,
-    built: dict[str, Any],
-    device: torch.device,
-    reporter: Reporter,
-) -> None:
+def conclude(session: Session, reporter: Reporter) -> None:
     """Save the networks, evaluate every deploy head, and write ``model.json`` last: it marks the run as complete.
 
-    ``built`` says how the network was made: name, options, weights, classifier, probe_size.
+    All processes share the evaluation; number 0 writes.
     """
-    save_network(folder, method)
-    write_json(folder / EVALUATION, _evaluation(recipe, task, method, preprocess, device, reporter))
-    write_model_json(folder, _model_json(recipe, task, method, preprocess, built))
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    setup, main = session.setup, session.processes.rank == 0
+    with averaged(session):
+        if main:
+            save_network(setup.folder, setup.method)
+        evaluation = _evaluation(session, reporter)
+    if main:
+        write_json(setup.folder / EVALUATION, evaluation)
+        write_model_json(
+            setup.folder, _model_json(setup.recipe, setup.task, setup.method, setup.preprocess, setup.built)
+        )
 
 
-def _evaluation(
-    recipe: Recipe, task: Task, method: Method, preprocess: Preprocess, device: torch.device, reporter: Reporter
-) -> dict[str, Any]:
+def _evaluation(session: Session, reporter: Reporter) -> dict[str, Any]:
+    setup, task = session.setup, session.setup.task
     heads = {}
-    for head, network in method.deploy_heads().items():
+    for head, network in setup.method.deploy_heads().items():
         with reporter.phase(f"evaluating the {head} head") as advance:
             result = evaluate_network(
-                network.to(device), task.val, preprocess, device=device, rare=task.classes.rare, advance=advance
+                network.to(session.device),
+                task.val,
+                setup.preprocess,
+                device=session.device,
+                rare=task.classes.rare,
+                advance=advance,
+                processes=session.processes,
             )
+        if head == "plain":
+            record(session, result, reporter)
         heads[head] = scores_json(result, task.classes)
         rare = heads[head]["rare_miou"]
         reporter.note(f"{head} head: val mIoU {percent(heads[head]['miou'], 2)}, rare mIoU {percent(rare, 2)}")
     return {
-        "data": recipe.data,
+        "data": setup.recipe.data,
         "split": task.val.split,
         "images": len(task.val),
-        "selected": recipe.export.deploy_head,
+        "selected": setup.recipe.export.deploy_head,
         "heads": heads,
     }
 
@@ -95,6 +83,7 @@ def _model_json(
         "deploy_heads": sorted(method.deploy_heads()),
         "seed": recipe.train.seed,
         "steps": recipe.train.steps,
+        "ema": recipe.train.ema,
         "recipe_sha256": recipe.digest(),
         "versions": {
             "dropclass_deploy": __version__,

@@ -18,6 +18,7 @@ from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import resize_image
 from dropclass_deploy.models.modes import evaluating
 from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,14 @@ def evaluate_network(
     device: torch.device | None = None,
     rare: tuple[int, ...] = (),
     advance: Advance | None = None,
+    processes: Processes | None = None,
 ) -> Scores:
     """Pooled scores of ``model`` over every image of ``dataset``; the model's training mode is restored.
 
     Args:
         rare: ids of the rare classes (of the *training* pixels).
+        processes: those that share the images; each image is evaluated by one of them and counted once, and all get the
+            scores of the whole. Default this one alone.
 
     Raises:
         DataError: when the data set is empty.
@@ -73,10 +77,12 @@ def evaluate_network(
     segment = TorchSegmenter(model, preprocess, device or next(model.parameters()).device)
     count = len(dataset.classes)
     total = np.zeros((count, count), dtype=np.int64)
+    processes = processes or Processes()
+    part = processes.part(len(dataset))
     with evaluating(model):
-        for index in range(len(dataset)):
+        for done, index in enumerate(part, start=1):
             mask = segment(dataset.image(index))
             total += confusion_matrix(dataset.mask(index), mask, count, dataset.classes.ignore_index)
             if advance is not None:
-                advance(index + 1, len(dataset))
-    return scores(total, rare)
+                advance(done, len(part))
+    return scores(processes.total_counts(total), rare)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dropclass_deploy.core.files import write_text
 from dropclass_deploy.training.methods import StepLoss
+from dropclass_deploy.training.processes import Processes
 from dropclass_deploy.training.run import METRICS
 
 
@@ -27,23 +31,32 @@ class Journal:
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """All records of a kind so far, those of before a resume included."""
+        return [record for record in read_journal(self._path) if record.get("kind") == kind]
+
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    if not path.is_file():
-        return []
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    return [json.dumps(record) for record in read_journal(path) if record.get("step", 0) <= step]
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``; a line that a kill cut short is left out, a missing file is empty."""
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # a line that a kill cut short
-        if record.get("step", 0) <= step:
-            kept.append(line)
-    return kept
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 class Meter:
-    """Means of the loss terms, images a second and the share of time spent waiting for data, since the last flush."""
+    """Means of the loss terms, images a second and the share of time spent waiting for data, since the last flush.
+
+    Args:
+        batch_size: images of a step, over all processes.
+    """
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -71,18 +84,19 @@ class Meter:
         self._busy += now - self._mark
         self._mark = now
 
-    def flush(self, step: int, steps: int, lr: float) -> dict[str, Any]:
-        """The record of the steps since the last flush."""
-        count = max(1, self._steps)
+    def flush(self, step: int, steps: int, lr: float, processes: Processes) -> dict[str, Any]:
+        """The record of the steps since the last flush; loss terms are those of all processes' images."""
+        count = max(1, self._steps) * processes.count
+        sums = processes.total(torch.tensor(list(self._sums.values()), dtype=torch.float64)).tolist()
         busy = max(self._busy, 1e-9)
         record = {
             "kind": "train",
             "step": step,
             "progress": (step - 1) / steps,
             "lr": lr,
-            **{name: value / count for name, value in self._sums.items()},
+            **{name: value / count for name, value in zip(self._sums, sums, strict=True)},
             "dropped": self._dropped,
-            "images_per_s": self._batch_size * count / busy,
+            "images_per_s": self._batch_size * self._steps / busy,
             "data_share": self._waiting / busy,
         }
         self._clear()

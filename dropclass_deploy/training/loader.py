@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,35 +39,45 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         self.steps = steps
         self.seed = seed
         self.start = start
+        self._kept: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        orders: dict[int, list[int]] = {}
         for step in range(self.start, self.steps):
-            numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
-            batch = []
-            for number in numbers:
-                epoch, position = divmod(number, self.num_items)
-                if epoch not in orders:
-                    orders = {epoch: self._order(epoch)}
-                batch.append((orders[epoch][position], number))
-            yield batch
+            yield self.items(step)
+
+    def items(self, step: int) -> list[tuple[int, int]]:
+        """The batch of one step."""
+        batch = []
+        for number in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, position = divmod(number, self.num_items)
+            batch.append((self._order(epoch)[position], number))
+        return batch
 
     def _order(self, epoch: int) -> list[int]:
-        return torch.randperm(self.num_items, generator=generator_for(self.seed, 1, epoch)).tolist()
+        """The order of one pass; the last one asked for is kept."""
+        if self._kept[0] != epoch:
+            generator = generator_for(self.seed, 1, epoch)
+            self._kept = (epoch, torch.randperm(self.num_items, generator=generator).tolist())
+        return self._kept[1]
 
 
 def generator_for(seed: int, stream: int, number: int) -> torch.Generator:
-    """A CPU generator for one purpose (``stream``) and one step, sample or pass (``number``).
+    """A CPU generator for one purpose (``stream``) and one step, sample or pass (``number``)."""
+    return torch.Generator().manual_seed(key_for(seed, stream, number))
+
+
+def key_for(seed: int, stream: int, number: int) -> int:
+    """The seed of one purpose and number, in [0, 2⁶³).
 
     A multiply-and-mix (splitmix64's constants) keeps neighbouring numbers from sharing generator state.
     """
     state = (seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) & (2**64 - 1)
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return torch.Generator().manual_seed((state ^ (state >> 31)) & (2**63 - 1))
+    return (state ^ (state >> 31)) & (2**63 - 1)
 
 
 class TrainingImages(TorchDataset[Pair]):
@@ -85,8 +101,10 @@ class TrainingImages(TorchDataset[Pair]):
         return self.augment(image, mask, generator_for(self.seed, 2, number))
 
 
-def training_loader(dataset: Dataset, train: TrainSection, preprocess: Preprocess, *, start: int) -> DataLoader[Pair]:
-    """Loader of (images uint8 (N, 3, h, w), labels uint8 (N, h, w)) for steps ``start`` … ``train.steps``.
+def training_loader(
+    dataset: Dataset, train: TrainSection, preprocess: Preprocess, *, start: int
+) -> tuple[DataLoader[Pair], StepBatches]:
+    """Loader of (images uint8 (N, 3, h, w), labels uint8 (N, h, w)) for steps ``start`` … ``train.steps``, and its sampler.
 
     Raises:
         DataError: when the split is empty.
@@ -96,21 +114,36 @@ def training_loader(dataset: Dataset, train: TrainSection, preprocess: Preproces
     augment = Augment.from_recipe(train, dataset.classes.ignore_index, preprocess.mean)
     images = TrainingImages(dataset, augment, preprocess, train.seed)
     batches = StepBatches(len(dataset), train.batch_size, train.steps, train.seed, start)
-    return DataLoader(
+    loader = DataLoader(
         images,
         batch_sampler=batches,
         num_workers=train.workers,
         collate_fn=collate,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=partial(_leave_signals_to_the_parent, closing=_closing_flag()) if train.workers else None,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=train.workers > 0,
     )
+    return loader, batches
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """A signal to the whole process group must not kill the workers: the parent still finishes its step and saves."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_signals_to_the_parent(_worker: int, *, closing: Any) -> None:
+    """A signal to the whole process group must not kill the workers: the parent still finishes its step and saves.
+
+    Only when the parent itself goes does it mean them: Python then ends its children by SIGTERM and waits for them.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        if closing.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
+
+
+def _closing_flag() -> Any:
+    """A flag in shared memory that goes up when this process ends."""
+    flag = multiprocessing.RawValue("b", 0)
+    atexit.register(setattr, flag, "value", 1)
+    return flag
 
 
 def collate(pairs: list[Pair]) -> Pair:

@@ -18,12 +18,13 @@ from dropclass_deploy.training.dropclass import (
     find_classifier,
     fold,
     linear,
+    loss_weights,
     sample_dropped,
 )
 from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.dropclass.wrapper import DropBranch
 from dropclass_deploy.training.loader import generator_for
-from dropclass_deploy.training.losses import check_labels, cross_entropy
+from dropclass_deploy.training.losses import check_labels, cross_entropy, label_weight
 from dropclass_deploy.training.recipe import MethodSection
 
 
@@ -38,13 +39,23 @@ class StepLoss:
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where in the run a step stands; equal on all processes."""
+    """Where in the run a step stands; equal on all processes.
+
+    Attributes:
+        step: number of the step, from 0.
+        progress: share of training done, in [0, 1).
+        seed: of the run.
+        ignore_index: label that counts nowhere.
+        class_weight: (C,) or None.
+        dropped: z of this step, or None; set from ``Method.draw``.
+    """
 
     step: int
     progress: float
     seed: int
     ignore_index: int
     class_weight: Tensor | None
+    dropped: int | None = None
 
 
 class Method(ABC):
@@ -62,9 +73,23 @@ class Method(ABC):
         """What the optimiser sees and what the distributed wrapper wraps."""
         return self.model
 
+    def draw(self, labels: Tensor, context: StepContext) -> int | None:
+        """The class to drop in this step, from this process's labels of the whole step; the same on all processes."""
+        del labels, context
+        return None
+
     @abstractmethod
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
-        """Run ``module`` (``self.module``, perhaps wrapped) and compute the loss."""
+    def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
+        """What each term divides by, float64 (number of terms,): see ``training.dropclass.loss_weights``."""
+
+    @abstractmethod
+    def loss(
+        self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None
+    ) -> StepLoss:
+        """Run ``module`` (``self.module``, perhaps wrapped) and compute the loss.
+
+        ``shares``, one a term, are these images' shares in the step when they are not the whole of it.
+        """
 
     def deploy_heads(self) -> dict[str, nn.Module]:
         """The networks that can be deployed, by name; "plain" is always there."""
@@ -78,11 +103,19 @@ class Method(ABC):
 class CrossEntropy(Method):
     """Plain cross-entropy; on a model with the extra block (``insert_block``) it is the control "CE + block"."""
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
+    def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
+        """(1,): of the cross-entropy."""
+        return label_weight(labels, context.ignore_index, context.class_weight)[None]
+
+    def loss(
+        self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None
+    ) -> StepLoss:
         """Class-weighted cross-entropy."""
         logits = logits_of(module(images))
         check_labels(labels, logits.shape[1], context.ignore_index)
         ce = cross_entropy(logits, labels, ignore_index=context.ignore_index, class_weight=context.class_weight)
+        if shares is not None:
+            ce = ce * shares[0].float()
         return StepLoss(total=ce, terms={"ce": ce.detach()})
 
 
@@ -108,10 +141,22 @@ class DropClassMethod(Method):
         """The wrapped model with its branch."""
         return self.wrapper
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext) -> StepLoss:
-        """Draw z, run both paths, add the terms."""
-        dropped = self._draw(labels, context)
-        out: DropClassOutput = module(images, dropped)
+    def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
+        """(3,): of CE, CE_drop and L_sup."""
+        return loss_weights(
+            labels,
+            context.dropped,
+            ignore_index=context.ignore_index,
+            class_weight=context.class_weight,
+            drop_divisor=self.section.drop_divisor,
+            suppress_at=self.section.suppress_at,
+        )
+
+    def loss(
+        self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None
+    ) -> StepLoss:
+        """Run both paths with the step's z, add the terms."""
+        out: DropClassOutput = module(images, context.dropped)
         terms = dropclass_loss(
             out,
             labels,
@@ -122,11 +167,13 @@ class DropClassMethod(Method):
             lambda_max=self.section.lambda_max,
             drop_divisor=self.section.drop_divisor,
             suppress_at=self.section.suppress_at,
+            shares=shares,
         )
         named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
-        return StepLoss(terms.total, {name: value.detach() for name, value in named.items()}, dropped)
+        return StepLoss(terms.total, {name: value.detach() for name, value in named.items()}, context.dropped)
 
-    def _draw(self, labels: Tensor, context: StepContext) -> int | None:
+    def draw(self, labels: Tensor, context: StepContext) -> int | None:
+        """z, or None; see ``sample_dropped``."""
         # A generator of (seed, step): every process draws the same class, and a resumed run the same as an unbroken one.
         probability = linear(context.progress, self.section.drop_max)
         among = present_classes(labels, self.wrapper.num_classes) if self.section.drop_among == "batch" else None

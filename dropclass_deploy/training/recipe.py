@@ -39,6 +39,9 @@ Scale = Annotated[Float, Field(gt=0, le=100)]
 Size = Annotated[tuple[Positive, Positive], Field(description="height, width")]
 DEFAULT_SCALE = (0.75, 1.5)
 
+_NO_SAY = ("device", "workers", "log_every", "checkpoint_every", "keep_last", "trackers", "sync_batchnorm")
+"""Keys of ``train`` that may change between the parts of a run: no number of one process depends on them."""
+
 COMPONENTS = ("median_frequency",)
 """What ``method.with`` may list."""
 
@@ -135,12 +138,14 @@ class TrainSection(Section):
     """The optimisation and the augmentation.
 
     ``crop`` (height, width) is cut from the image scaled by a factor out of ``scale``; null takes whole images, which
-    must then be of one size, and ``scale`` has no say. ``validate_every`` and ``checkpoint_every`` 0 mean a tenth of the
-    run.
+    must then be of one size, and ``scale`` has no say. ``batch_size`` is the images of one step, however many processes
+    share them and in however many parts each takes its own (``accumulate``). ``clip_norm`` and ``ema`` 0 leave gradients
+    and weights as they are. ``validate_every`` and ``checkpoint_every`` 0 mean a tenth of the run.
     """
 
     steps: Positive
     batch_size: Positive = 8
+    accumulate: Positive = 1
     crop: Size | None = None
     scale: tuple[Scale, Scale] = DEFAULT_SCALE
     flip: Fraction = 0.5
@@ -155,15 +160,24 @@ class TrainSection(Section):
     schedule: Literal["poly", "constant"] = "poly"
     power: Annotated[Float, Field(gt=0)] = 0.9
     warmup_steps: Count = 0
+    clip_norm: Annotated[Float, Field(ge=0)] = 0.0
+    ema: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    sync_batchnorm: StrictBool = True
     workers: Count = 0
     log_every: Positive = 10
     validate_every: Count = 0
     checkpoint_every: Count = 0
+    keep_last: Positive = 2
+    trackers: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale is {list(self.scale)}: the smaller factor comes first")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into accumulate {self.accumulate} equal parts"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
         if self.crop is None and self.scale != DEFAULT_SCALE:
@@ -213,6 +227,6 @@ class Recipe(Section):
     def digest(self) -> str:
         """SHA-256 of what determines the result: equal digests, equal runs (devices and logging aside)."""
         content = self.model_dump(mode="json", by_alias=True)
-        for key in ("device", "workers", "log_every", "checkpoint_every"):
+        for key in _NO_SAY:
             del content["train"][key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

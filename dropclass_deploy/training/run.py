@@ -1,7 +1,8 @@
 """The run folder: what a training leaves, and how it is read again.
 
 ``recipe.yaml`` · ``model.safetensors`` (the plain network) · ``branch.safetensors`` (what only training and the folded
-head need) · ``model.json`` · ``metrics.jsonl`` · ``evaluation.json`` · ``checkpoint/`` (until the run is complete).
+head need) · ``model.json`` · ``metrics.jsonl`` · ``curves.png`` · ``evaluation.json`` · ``checkpoints/`` (the last ones,
+to go on from) · ``best/miou/`` and ``best/rare_miou/`` (the networks that validated best) · ``tensorboard/`` when asked.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ BRANCH = "branch.safetensors"
 MODEL_JSON = "model.json"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.json"
-CHECKPOINT = "checkpoint"
-NAMES = (RECIPE, MODEL, BRANCH, MODEL_JSON, METRICS, EVALUATION, CHECKPOINT)
+CURVES = "curves.png"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+TENSORBOARD = "tensorboard"
+NAMES = (RECIPE, MODEL, BRANCH, MODEL_JSON, METRICS, EVALUATION, CURVES, CHECKPOINTS, BEST, TENSORBOARD)
+LAST = "last"
+WEIGHTS = {LAST: "", "best-miou": f"{BEST}/miou", "best-rare-miou": f"{BEST}/rare_miou"}
+"""Which of a run's networks → its folder in the run."""
 USER_MODEL = "python"
 """``model.json``'s name for a network that the caller built and gave to ``train``."""
 
@@ -51,7 +58,8 @@ class LoadedRun:
         recipe: as it ran.
         model_json: ``model.json``.
         recipe_text: ``recipe.yaml``.
-        evaluation: ``evaluation.json``, or None.
+        weights: which of its networks: "last", "best-miou" or "best-rare-miou".
+        evaluation: ``evaluation.json``, which is of the last network, or None.
     """
 
     path: Path
@@ -62,6 +70,7 @@ class LoadedRun:
     recipe: Recipe
     model_json: dict[str, Any]
     recipe_text: str
+    weights: str
     evaluation: dict[str, Any] | None
 
     @property
@@ -100,6 +109,18 @@ def save_network(folder: Path, method: Method) -> None:
         save_module(folder / BRANCH, branch)
 
 
+def load_network(folder: Path, method: Method) -> None:
+    """Load what ``save_network`` wrote, in place.
+
+    Raises:
+        RunError: when a file is missing, broken or of another network.
+    """
+    load_module(folder / MODEL, method.model)
+    branch = method.branch()
+    if branch is not None:
+        load_module(folder / BRANCH, branch)
+
+
 def save_module(path: Path, module: nn.Module) -> None:
     """Write a module's state dict as safetensors, atomically; shared tensors are written once a name."""
     state = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
@@ -128,11 +149,13 @@ def write_model_json(folder: Path, content: dict[str, Any]) -> None:
     write_json(folder / MODEL_JSON, content)
 
 
-def load_run(path: Path | str, model: nn.Module | None = None) -> LoadedRun:
+def load_run(path: Path | str, model: nn.Module | None = None, weights: str = LAST) -> LoadedRun:
     """Read a finished run.
 
     Args:
         path: the run folder.
+        weights: "last" (default: what a fair comparison of methods takes), "best-miou" or "best-rare-miou": the network
+            that validated best on the way.
         model: the network, for a run whose network was given to ``train`` as a Python object; it is loaded in place, put
             into eval mode and frozen.
 
@@ -145,9 +168,9 @@ def load_run(path: Path | str, model: nn.Module | None = None) -> LoadedRun:
     recipe = load_recipe(path / RECIPE)
     network = _rebuild(facts, model, path)
     method = build_method(network, recipe.method, facts.classifier, facts.probe_size)
-    load_module(path / MODEL, method.model)
+    load_network(weights_folder(path, weights), method)
     method.model.eval().requires_grad_(False)
-    folded = _folded(path, method)
+    folded = _folded(method)
     return LoadedRun(
         path=path,
         model=method.model,
@@ -157,8 +180,23 @@ def load_run(path: Path | str, model: nn.Module | None = None) -> LoadedRun:
         recipe=recipe,
         model_json=content,
         recipe_text=(path / RECIPE).read_text(encoding="utf-8"),
-        evaluation=_read_object(path / EVALUATION) if (path / EVALUATION).is_file() else None,
+        weights=weights,
+        evaluation=_read_object(path / EVALUATION) if weights == LAST and (path / EVALUATION).is_file() else None,
     )
+
+
+def weights_folder(path: Path, weights: str) -> Path:
+    """The folder of one of a run's networks.
+
+    Raises:
+        RunError: for an unknown name, or one that the run has not.
+    """
+    if weights not in WEIGHTS:
+        raise RunError(f"there are no weights {weights!r}", expected=f"one of {', '.join(WEIGHTS)}")
+    folder = path / WEIGHTS[weights]
+    if not folder.is_dir():
+        raise RunError(f"the run {path} has no {WEIGHTS[weights]}/", remedy="use its last weights")
+    return folder
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
@@ -229,8 +267,7 @@ def _rebuild(facts: _Facts, model: nn.Module | None, path: Path) -> nn.Module:
         raise RunError(f"the network of {path} cannot be built: {error}") from error
 
 
-def _folded(path: Path, method: Method) -> nn.Module | None:
+def _folded(method: Method) -> nn.Module | None:
     if not isinstance(method, DropClassMethod) or not method.wrapper.classifier.linear:
         return None
-    load_module(path / BRANCH, method.wrapper.branch)
     return fold(method.wrapper).eval().requires_grad_(False)

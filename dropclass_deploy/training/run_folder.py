@@ -8,9 +8,10 @@ from typing import Any
 
 from dropclass_deploy.core.errors import RecipeError, RunError
 from dropclass_deploy.core.files import refuse_existing, write_text
-from dropclass_deploy.training.checkpoint import Checkpoint, load_checkpoint
+from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.training.checkpoint import Checkpoint, newest_checkpoint
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe_file import load_recipe
+from dropclass_deploy.training.recipe_file import load_recipe, parse_recipe
 from dropclass_deploy.training.run import METRICS, NAMES, RECIPE
 
 
@@ -57,16 +58,20 @@ def _check_resumable(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def resume_point(folder: Path, recipe: Recipe) -> Checkpoint | None:
+def resume_point(folder: Path, recipe: Recipe, reporter: Reporter) -> Checkpoint | None:
     """The checkpoint to go on from, or None when the run has none yet.
 
     Raises:
-        RunError: when it cannot be read. RecipeError: when it belongs to another recipe.
+        RunError: when none can be read. RecipeError: when it belongs to another recipe.
     """
-    checkpoint = load_checkpoint(folder)
-    if checkpoint is not None and checkpoint.recipe_digest != recipe.digest():
+    checkpoint = newest_checkpoint(folder, reporter.note)
+    if checkpoint is None:
+        return None
+    before = parse_recipe(checkpoint.recipe, f"the recipe in {checkpoint.folder}")
+    if before.digest() != recipe.digest():
         raise RecipeError(
-            f"the checkpoint in {folder} belongs to another recipe", remedy="start anew in another folder"
+            f"{checkpoint.folder} belongs to another recipe: {_first_difference(before, recipe)}",
+            remedy="start anew in another folder",
         )
     return checkpoint
 

@@ -17,7 +17,7 @@ from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.methods import Method, build_method
 from dropclass_deploy.training.recipe import Recipe
 from dropclass_deploy.training.run import RECIPE, USER_MODEL
-from dropclass_deploy.training.task import Task, open_task
+from dropclass_deploy.training.task import Task, open_splits, study
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,20 @@ def set_up(
     """Open the data, build the network and the method: whatever is wrong with them shows here."""
     if model is None and recipe.model is None:
         raise RecipeError("the recipe names no model", expected="model.name, or train(…, model=network)")
-    task = open_task(recipe, reporter)
     torch.manual_seed(recipe.train.seed)
+    train, val = open_splits(recipe)
     section = recipe.model
     classifier = None if section is None else section.classifier
+    # The network before the pixels are counted: a wrong name shows at once.
     if model is not None:
         network, default = model, preprocess or Preprocess()
         built: dict[str, Any] = {"name": USER_MODEL, "options": {}, "weights": None}
     elif section is not None:
-        network = build_model(section.name, len(task.classes), section.weights, **section.options)
+        network = build_model(section.name, len(train.classes), section.weights, **section.options)
         default = default_preprocess(section.name)
         built = {"name": section.name, "options": section.options, "weights": section.weights}
-    spec = recipe.preprocess.resolve(default)
+    task = study(recipe, train, val, reporter)
+    spec = recipe.preprocess.resolve(default).model_copy(update={"value_range": task.train.value_range})
     size = _input_size(recipe, spec, task)
     _check_class_count(network, task, recipe, size)
     method = build_method(network, recipe.method, classifier, size)

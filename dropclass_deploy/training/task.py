@@ -11,8 +11,9 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.doctor import examine
 from dropclass_deploy.data.images import image_size
-from dropclass_deploy.data.registry import open_dataset
+from dropclass_deploy.data.registry import open_dataset, survey
 from dropclass_deploy.data.statistics import ClassStatistics, count_classes, median_frequency_weights
 from dropclass_deploy.training.recipe import Recipe
 
@@ -31,6 +32,18 @@ def _check_one_size(dataset: Dataset) -> None:
                 expected="one size",
                 remedy="set train.crop: [height, width], or preprocess.size",
             )
+
+
+def _statistics(recipe: Recipe, train: Dataset, reporter: Reporter) -> ClassStatistics:
+    layout = survey(recipe.data)
+    if layout is None:
+        with reporter.phase("counting training pixels") as advance:
+            return count_classes(train, advance)
+    report = examine(layout, (recipe.splits.train, recipe.splits.val), reporter)
+    report.raise_for_errors()
+    for finding in report.warnings:
+        reporter.note(f"warning: {finding}")
+    return report.statistics[recipe.splits.train]
 
 
 @dataclass(frozen=True)
@@ -52,16 +65,22 @@ class Task:
     class_weight: npt.NDArray[np.float64] | None
 
 
-def open_task(recipe: Recipe, reporter: Reporter) -> Task:
-    """Open both splits and count the training pixels; every training mask is read once, so bad ones show here.
+def open_splits(recipe: Recipe) -> tuple[Dataset, Dataset]:
+    """The training and the validation split.
+
+    Raises:
+        DataError: when one of them cannot be opened.
+    """
+    return open_dataset(recipe.data, recipe.splits.train), open_dataset(recipe.data, recipe.splits.val)
+
+
+def study(recipe: Recipe, train: Dataset, val: Dataset, reporter: Reporter) -> Task:
+    """Let the mask doctor read every file of both splits (once: unchanged files are known the second time).
 
     Raises:
         DataError: for data that cannot be used.
     """
-    train = open_dataset(recipe.data, recipe.splits.train)
-    val = open_dataset(recipe.data, recipe.splits.val)
-    with reporter.phase("counting training pixels") as advance:
-        statistics = count_classes(train, advance)
+    statistics = _statistics(recipe, train, reporter)
     classes = train.classes.with_rare_from(statistics.pixels)
     absent = [classes.names[index] for index in np.flatnonzero(statistics.pixels == 0)]
     if recipe.train.crop is None and recipe.preprocess.size is None:

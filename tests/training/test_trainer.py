@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,10 @@ def records(run: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(recipe(), tmp_path_factory.mktemp("trained") / "run")
@@ -88,6 +93,9 @@ def test_a_run_has_every_file_of_the_contract(run: Path) -> None:
         "model.json",
         "metrics.jsonl",
         "evaluation.json",
+        "curves.png",
+        "checkpoints",
+        "best",
     }
 
 
@@ -105,7 +113,7 @@ def test_every_loss_term_stands_in_the_metrics_by_name(run: Path) -> None:
 
 def test_validation_lines_hold_every_class(run: Path) -> None:
     lines = records(run, "val")
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert list(lines[0]["iou"]) == list(open_dataset(DATA, "val").classes.names)
 
 
@@ -150,10 +158,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(run: Path, tmp_path: P
 
 
 def test_resuming_a_complete_run_does_nothing(run: Path) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = contents(run)
     teller = Teller()
     train(recipe(), run, resume=True, reporter=teller)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert contents(run) == before
     assert any("complete" in note for note in teller.notes)
 
 
@@ -273,8 +281,7 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path: Path, monkeypatch:
     ],
 )
 def test_a_damaged_run_is_refused(run: Path, tmp_path: Path, name: str, break_it: bytes | None, message: str) -> None:
-    for path in run.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     if break_it is None:
         (tmp_path / name).unlink()
     else:

@@ -6,7 +6,7 @@ docstring of the function names both, and which is the default and why.
 
 from dropclass_deploy.training.dropclass.fold import FoldedHead, fold
 from dropclass_deploy.training.dropclass.gate import channel_gates, drop_features, drop_features_through
-from dropclass_deploy.training.dropclass.loss import LossTerms, dropclass_loss
+from dropclass_deploy.training.dropclass.loss import LossTerms, dropclass_loss, loss_weights
 from dropclass_deploy.training.dropclass.probe import Classifier, find_classifier
 from dropclass_deploy.training.dropclass.schedule import linear, sample_dropped
 from dropclass_deploy.training.dropclass.wrapper import DropClass, DropClassOutput, strip
@@ -24,6 +24,7 @@ __all__ = [
     "find_classifier",
     "fold",
     "linear",
+    "loss_weights",
     "sample_dropped",
     "strip",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.training.dropclass.schedule import linear
 from dropclass_deploy.training.dropclass.wrapper import DropClassOutput
-from dropclass_deploy.training.losses.cross_entropy import check_labels, cross_entropy, resize_logits
+from dropclass_deploy.training.losses.cross_entropy import check_labels, cross_entropy, label_weight, resize_logits
 
 DropDivisor = Literal["kept", "all"]
 SuppressAt = Literal["labels", "classifier"]
@@ -28,6 +28,37 @@ class LossTerms:
     suppression: Tensor
 
 
+def loss_weights(
+    labels: Tensor,
+    dropped: int | None,
+    *,
+    ignore_index: int = 255,
+    class_weight: Tensor | None = None,
+    drop_divisor: DropDivisor = "kept",
+    suppress_at: SuppressAt = "labels",
+) -> Tensor:
+    """What each term divides by: the weight of a batch among the batches that make up one step.
+
+    A mean over a step's pixels is the sum of its batches' means, each times its share of these weights; so a step that
+    is cut into micro-batches, or spread over processes, has the loss of the whole (``shares`` of ``dropclass_loss``).
+
+    Args:
+        labels: (N, H, W) ids; the other arguments as for ``dropclass_loss``.
+
+    Returns:
+        float64 (3,): of CE, CE_drop and L_sup.
+    """
+    remaining = labels if dropped is None else labels.masked_fill(labels == dropped, ignore_index)
+    pixels = torch.tensor(float(labels.numel()), dtype=torch.float64, device=labels.device)
+    return torch.stack(
+        [
+            label_weight(labels, ignore_index, class_weight),
+            pixels if drop_divisor == "all" else label_weight(remaining, ignore_index, class_weight),
+            pixels if suppress_at == "classifier" else label_weight(labels, ignore_index, None),
+        ]
+    )
+
+
 def dropclass_loss(
     out: DropClassOutput,
     labels: Tensor,
@@ -39,6 +70,7 @@ def dropclass_loss(
     lambda_max: float = 1.0,
     drop_divisor: DropDivisor = "kept",
     suppress_at: SuppressAt = "labels",
+    shares: Tensor | None = None,
 ) -> LossTerms:
     """Loss terms of one forward pass.
 
@@ -58,6 +90,7 @@ def dropclass_loss(
         suppress_at: L_sup is the mean probability of z in the branch: over the label pixels that are not ignored, z's
             included ("labels"), or over all pixels at the classifier's resolution ("classifier", authors' code). Default
             "labels": pixels without a label then have no say.
+        shares: (3,) factors of CE, CE_drop and L_sup, when these images are a part of a step: see ``loss_weights``.
 
     Returns:
         The terms; ``suppression`` is 0 when nothing was dropped, ``ce`` and ``ce_drop`` are 0 (with zero gradients)
@@ -84,6 +117,10 @@ def dropclass_loss(
     seen = out.drop_logits.float() if suppress_at == "classifier" else drop_logits
     valid = None if suppress_at == "classifier" else labels != ignore_index
     suppression = mean_probability(seen, out.dropped, valid)
+    if shares is not None:
+        ce, ce_drop, suppression = (
+            term * share for term, share in zip((ce, ce_drop, suppression), shares.float(), strict=True)
+        )
     total = (1.0 - weight) * ce + weight * ce_drop + alpha * suppression
     return LossTerms(total=total, ce=ce, ce_drop=ce_drop, suppression=suppression)
 

@@ -78,6 +78,20 @@ def cross_entropy(
     return torch.where(count > 0, total / count.clamp(min=torch.finfo(torch.float32).tiny), total * 0)
 
 
+def label_weight(labels: Tensor, ignore_index: int, class_weight: Tensor | None) -> Tensor:
+    """What ``cross_entropy`` divides by: the sum of the class weights over the pixels that count.
+
+    Returns:
+        A scalar, float64: counts of pixels stay exact.
+    """
+    valid = labels != ignore_index
+    if class_weight is None:
+        return valid.sum().double()
+    counted = torch.bincount(labels[valid].long(), minlength=len(class_weight))
+    # Ids outside the table are refused by check_labels, on the CPU before they come here.
+    return (counted[: len(class_weight)] * class_weight.to(labels.device).double()).sum()
+
+
 def _check_sizes(logits: Tensor, labels: Tensor, class_weight: Tensor | None) -> None:
     if labels.ndim != 3 or labels.shape[0] != logits.shape[0]:
         raise DataError(f"labels have shape {tuple(labels.shape)}", expected=f"({logits.shape[0]}, H, W) as the logits")

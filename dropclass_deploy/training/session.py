@@ -1,0 +1,149 @@
+"""A run in progress: what the steps work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.training.checkpoint import Checkpoint, restore
+from dropclass_deploy.training.dropclass.probe_run import untouched
+from dropclass_deploy.training.failures import LossWatch
+from dropclass_deploy.training.journal import Journal
+from dropclass_deploy.training.loader import StepBatches, training_loader
+from dropclass_deploy.training.methods import StepContext
+from dropclass_deploy.training.optimiser import build_optimiser
+from dropclass_deploy.training.processes import Processes
+from dropclass_deploy.training.recipe import TrainSection
+from dropclass_deploy.training.run_setup import Setup
+from dropclass_deploy.training.trackers import log
+from dropclass_deploy.training.weight_average import WeightAverage
+
+
+@dataclass
+class Session:
+    """The parts of a run, as Accelerate prepared them.
+
+    Attributes:
+        setup: recipe, data, network and method.
+        accelerator: device, precision and processes.
+        processes: that train together.
+        module: the method's module in its coats.
+        optimiser: prepared.
+        loader: of (images uint8 (n, 3, h, w), labels uint8 (n, h, w)), this process's share of each step.
+        batches: which samples make up which step.
+        journal: ``metrics.jsonl``; only process 0 writes.
+        scale: (3,), and ``shift`` (3,): see ``Preprocess.scale_and_shift``.
+        class_weight: (C,) or None.
+        average: the moving average of the weights, or None.
+        watch: over the loss.
+        step: steps done.
+        drawn_at: when the curves were drawn last, by the monotonic clock.
+    """
+
+    setup: Setup
+    accelerator: Accelerator
+    processes: Processes
+    module: nn.Module
+    optimiser: Any
+    loader: Any
+    batches: StepBatches
+    journal: Journal
+    scale: Tensor
+    shift: Tensor
+    class_weight: Tensor | None
+    average: WeightAverage | None
+    watch: LossWatch
+    step: int
+    drawn_at: float | None = None
+
+    @property
+    def train(self) -> TrainSection:
+        """The recipe's section."""
+        return self.setup.recipe.train
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.setup.folder
+
+    @property
+    def device(self) -> torch.device:
+        """Of this process."""
+        return self.processes.device
+
+
+def publish(session: Session, record: dict[str, Any], reporter: Reporter) -> None:
+    """Write a record into the journal and send it to the trackers; only process 0 does."""
+    session.journal.write(record)
+    for problem in log(session.accelerator, record, session.step):
+        reporter.note(problem)
+
+
+class Coat(nn.Module):
+    """The method's module, in a coat that Accelerate may change: it patches the forward of what it prepares."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.inner = module
+
+    def forward(self, *arguments: Any) -> Any:
+        """Whatever the module returns."""
+        return self.inner(*arguments)
+
+
+def _has_unused_parameters(setup: Setup) -> bool:
+    """Whether a step leaves parameters without a gradient (an auxiliary head, say): processes must know, or they wait."""
+    module, method = setup.method.module, setup.method
+    height, width = setup.built["probe_size"]
+    reference = next(module.parameters())
+    images = torch.zeros(1, 3, height, width, device=reference.device, dtype=reference.dtype)
+    labels = torch.zeros(1, height, width, dtype=torch.uint8, device=reference.device)
+    context = StepContext(0, 0.5, 0, setup.task.classes.ignore_index, None, dropped=None)
+    with untouched(module):
+        method.loss(module, images, labels, context).total.backward()  # type: ignore[no-untyped-call]
+    unused = any(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    module.zero_grad(set_to_none=True)
+    return unused
+
+
+def start(setup: Setup, accelerator: Accelerator, checkpoint: Checkpoint | None) -> Session:
+    """Prepare a run for its first step, or the first after ``checkpoint``."""
+    train, processes = setup.recipe.train, Processes.of(accelerator)
+    module = setup.method.module.train()
+    optimiser = build_optimiser(module, train)
+    step = 0 if checkpoint is None else checkpoint.step
+    loader, batches = training_loader(setup.task.train, train, setup.preprocess, start=step)
+    if processes.count > 1 and _has_unused_parameters(setup):
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    prepared, optimiser, loader = accelerator.prepare(Coat(module), optimiser, loader)
+    if checkpoint is not None:
+        restore(checkpoint, setup.method, optimiser, accelerator.scaler)
+    # After the network stands on its device, with the weights that it starts from.
+    average = WeightAverage(module, train.ema) if train.ema else None
+    if average is not None and checkpoint is not None and checkpoint.average is not None:
+        average.load_state_dict(checkpoint.average)
+    scale, shift = setup.preprocess.scale_and_shift()
+    weight = setup.task.class_weight
+    return Session(
+        setup=setup,
+        accelerator=accelerator,
+        processes=processes,
+        module=prepared,
+        optimiser=optimiser,
+        loader=loader,
+        batches=batches,
+        journal=Journal(setup.folder, step, enabled=accelerator.is_main_process),
+        scale=torch.from_numpy(scale).to(processes.device),
+        shift=torch.from_numpy(shift).to(processes.device),
+        class_weight=None if weight is None else torch.from_numpy(weight).float().to(processes.device),
+        average=average,
+        watch=LossWatch(),
+        step=step,
+    )
