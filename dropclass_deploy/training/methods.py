@@ -70,7 +70,7 @@ class Method(ABC):
 
     @property
     def module(self) -> nn.Module:
-        """What the optimiser sees and what the distributed wrapper wraps."""
+        """What is trained: its parameters are the optimiser's."""
         return self.model
 
     def draw(self, labels: Tensor, context: StepContext) -> int | None:
@@ -83,10 +83,8 @@ class Method(ABC):
         """What each term divides by, float64 (number of terms,): see ``training.dropclass.loss_weights``."""
 
     @abstractmethod
-    def loss(
-        self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None
-    ) -> StepLoss:
-        """Run ``module`` (``self.module``, perhaps wrapped) and compute the loss.
+    def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
+        """Run ``self.module`` and compute the loss.
 
         ``shares``, one a term, are these images' shares in the step when they are not the whole of it.
         """
@@ -107,11 +105,9 @@ class CrossEntropy(Method):
         """(1,): of the cross-entropy."""
         return label_weight(labels, context.ignore_index, context.class_weight)[None]
 
-    def loss(
-        self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None
-    ) -> StepLoss:
+    def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
         """Class-weighted cross-entropy."""
-        logits = logits_of(module(images))
+        logits = logits_of(self.model(images))
         check_labels(labels, logits.shape[1], context.ignore_index)
         ce = cross_entropy(logits, labels, ignore_index=context.ignore_index, class_weight=context.class_weight)
         if shares is not None:
@@ -152,11 +148,9 @@ class DropClassMethod(Method):
             suppress_at=self.section.suppress_at,
         )
 
-    def loss(
-        self, module: nn.Module, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None
-    ) -> StepLoss:
+    def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
         """Run both paths with the step's z, add the terms."""
-        out: DropClassOutput = module(images, context.dropped)
+        out: DropClassOutput = self.wrapper(images, context.dropped)
         terms = dropclass_loss(
             out,
             labels,

@@ -17,7 +17,7 @@ from dropclass_deploy.training.dropclass.probe_run import untouched
 from dropclass_deploy.training.failures import LossWatch
 from dropclass_deploy.training.journal import Journal
 from dropclass_deploy.training.loader import StepBatches, training_loader
-from dropclass_deploy.training.methods import StepContext
+from dropclass_deploy.training.methods import Method, StepContext, StepLoss
 from dropclass_deploy.training.optimiser import build_optimiser
 from dropclass_deploy.training.processes import Processes
 from dropclass_deploy.training.recipe import TrainSection
@@ -34,7 +34,7 @@ class Session:
         setup: recipe, data, network and method.
         accelerator: device, precision and processes.
         processes: that train together.
-        module: the method's module in its coats.
+        module: the method's loss, a prepared ``LossModule``.
         optimiser: prepared.
         loader: of (images uint8 (n, 3, h, w), labels uint8 (n, h, w)), this process's share of each step.
         batches: which samples make up which step.
@@ -86,16 +86,21 @@ def publish(session: Session, record: dict[str, Any], reporter: Reporter) -> Non
         reporter.note(problem)
 
 
-class Coat(nn.Module):
-    """The method's module, in a coat that Accelerate may change: it patches the forward of what it prepares."""
+class LossModule(nn.Module):
+    """The method's loss as a module: what Accelerate patches, and what processes wrap.
 
-    def __init__(self, module: nn.Module) -> None:
+    The loss is the whole output, so that a parameter without a part in it (an auxiliary head's) is known as unused. The
+    caller's own network stays as it is: Accelerate patches the forward of what it prepares.
+    """
+
+    def __init__(self, method: Method) -> None:
         super().__init__()
-        self.inner = module
+        self.trained = method.module
+        self._method = method
 
-    def forward(self, *arguments: Any) -> Any:
-        """Whatever the module returns."""
-        return self.inner(*arguments)
+    def forward(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None) -> StepLoss:
+        """``Method.loss``."""
+        return self._method.loss(images, labels, context, shares)
 
 
 def _has_unused_parameters(setup: Setup) -> bool:
@@ -107,7 +112,7 @@ def _has_unused_parameters(setup: Setup) -> bool:
     labels = torch.zeros(1, height, width, dtype=torch.uint8, device=reference.device)
     context = StepContext(0, 0.5, 0, setup.task.classes.ignore_index, None, dropped=None)
     with untouched(module):
-        method.loss(module, images, labels, context).total.backward()  # type: ignore[no-untyped-call]
+        method.loss(images, labels, context).total.backward()  # type: ignore[no-untyped-call]
     unused = any(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
     module.zero_grad(set_to_none=True)
     return unused
@@ -122,7 +127,7 @@ def start(setup: Setup, accelerator: Accelerator, checkpoint: Checkpoint | None)
     loader, batches = training_loader(setup.task.train, train, setup.preprocess, start=step)
     if processes.count > 1 and _has_unused_parameters(setup):
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-    prepared, optimiser, loader = accelerator.prepare(Coat(module), optimiser, loader)
+    prepared, optimiser, loader = accelerator.prepare(LossModule(setup.method), optimiser, loader)
     if checkpoint is not None:
         restore(checkpoint, setup.method, optimiser, accelerator.scaler)
     # After the network stands on its device, with the weights that it starts from.

@@ -92,7 +92,8 @@ def _backward(
 def _loss(session: Session, inputs: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None) -> StepLoss:
     try:
         with session.accelerator.autocast():
-            return session.setup.method.loss(session.module, inputs, labels, context, shares)
+            loss: StepLoss = session.module(inputs, labels, context, shares)
+            return loss
     except ValueError as error:
         # torch's BatchNorm says it so when a layer sees one value a channel (a pooled map of a single image).
         if "more than 1 value per channel" not in str(error):

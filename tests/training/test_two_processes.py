@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_network import SmallNetwork
 from test_trainer import recipe, records
 
 from dropclass_deploy.core.errors import RecipeError
@@ -39,8 +40,10 @@ SETTINGS = {
 WORKER = textwrap.dedent(
     """
     import sys
+    sys.path.insert(0, sys.argv[3])
+    from small_network import SmallNetwork
     from dropclass_deploy.training import train
-    train(sys.argv[1], sys.argv[2], resume=len(sys.argv) > 3)
+    train(sys.argv[1], sys.argv[2], model=SmallNetwork(12), resume="resume" in sys.argv)
     """
 )
 
@@ -53,7 +56,7 @@ def train_together(content: Recipe, folder: Path, *arguments: str) -> subprocess
     script.write_text(WORKER)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
-        [*launcher, str(script), str(file), str(folder), *arguments],
+        [*launcher, str(script), str(file), str(folder), str(Path(__file__).parent), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -69,9 +72,9 @@ def network(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same recipe on one process, and on two with each share cut into two parts."""
+    """The same recipe on one process, and on two."""
     folder = tmp_path_factory.mktemp("processes")
-    one = train(recipe(**SETTINGS), folder / "one" / "run")
+    one = train(recipe(**SETTINGS), folder / "one" / "run", model=SmallNetwork(12))
     result = train_together(recipe(**SETTINGS), folder / "two" / "run")
     assert result.returncode == 0, result.stderr
     return one, folder / "two" / "run"
@@ -92,9 +95,10 @@ def test_both_have_the_same_gradients(runs: tuple[Path, Path]) -> None:
         after_one, after_two = (network(run, step) for run in runs)
         for key in (name for name, value in after_one.items() if value.is_floating_point()):
             moved_one, moved_two = after_one[key] - before_one[key], after_two[key] - before_two[key]
-            # Relative to the largest movement of this tensor: float32 forward passes of batches of 2 and of 4.
-            scale = float(moved_one.abs().max()) + 1e-6
-            assert float((moved_one - moved_two).abs().max()) <= 2e-3 * scale, key
+            # Float32 sums over 4,096 pixels in another order, relative to the largest movement of the tensor; weights of
+            # size 1 are stored with errors of 6e-8, so a movement below 1e-5 has few digits of its own.
+            scale = float(moved_one.abs().max()) + 1e-5
+            assert float((moved_one - moved_two).abs().max()) <= 1e-2 * scale, key
         before_one, before_two = after_one, after_two
 
 
@@ -112,15 +116,15 @@ def test_evaluation_counts_every_image_once(runs: tuple[Path, Path]) -> None:
 
 
 def test_parts_and_processes_together_make_the_same_step(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    # BatchNorm sees the parts one by one, so only the first loss before any step can be the same: its labels decide the shares.
+    # BatchNorm sees the parts one by one: the losses are near, not equal; the shares of the parts come from their labels.
     settings: dict[str, Any] = {**SETTINGS, "train__batch_size": 8, "train__accumulate": 2, "train__steps": 1}
     result = train_together(recipe(**settings), tmp_path / "run")
     assert result.returncode == 0, result.stderr
-    alone = train(recipe(**{**settings, "train__accumulate": 1}), tmp_path / "alone")
+    alone = train(recipe(**{**settings, "train__accumulate": 1}), tmp_path / "alone", model=SmallNetwork(12))
     one, two = records(alone, "train")[0], records(tmp_path / "run", "train")[0]
     assert two["dropped"] == one["dropped"]
-    # The statistics of four images instead of eight: near, not equal.
-    assert two["ce"] == pytest.approx(one["ce"], rel=0.1)
+    # The statistics of four images instead of eight.
+    assert two["ce"] == pytest.approx(one["ce"], rel=0.02)
 
 
 def test_a_batch_that_the_processes_cannot_share_is_one_clear_line() -> None:
