@@ -14,7 +14,7 @@ from torchvision.models import MobileNet_V3_Large_Weights
 from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large as build
 
-from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.fitting import Target, load_fitting
 from dropclass_deploy.models.outputs import logits_of
 from dropclass_deploy.models.weights import StateDict, Weights
 
@@ -60,7 +60,11 @@ def deeplabv3_mobilenet_v3_large(num_classes: int, weights: str | None = None) -
     """
     network = build(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
     if weights is not None:
-        _load(network, Weights(named=_downloads()).read(weights), weights)
+        targets = [
+            Target(network, ignored=frozenset({"aux_classifier."})),
+            Target(network.backbone, ignored=frozenset({"classifier."}), prefixes=("features.", "backbone.")),
+        ]
+        load_fitting(targets, Weights(named=_downloads()).read(weights), weights, num_classes)
     return TensorLogits(network)
 
 
@@ -70,26 +74,3 @@ def _downloads() -> dict[str, Callable[[], StateDict]]:
 
 def _download(weight: Any) -> StateDict:
     return cast(StateDict, weight.get_state_dict(progress=False))
-
-
-def _load(network: nn.Module, state: StateDict, name: str) -> None:
-    """Load what fits: the whole network, or a classification network's ``features`` into the backbone."""
-    own = network.state_dict()
-    if any(key.startswith("features.") for key in state):
-        state = {
-            "backbone." + key.removeprefix("features."): value
-            for key, value in state.items()
-            if key.startswith("features.")
-        }
-    state = {key.removeprefix("network."): value for key, value in state.items()}
-    last = ("classifier.4.weight", "classifier.4.bias")
-    fitting = {key: value for key, value in state.items() if key in own and (own[key].shape == value.shape)}
-    wrong = sorted(key for key in state if key in own and key not in fitting and key not in last)
-    missing = sorted(key for key in own if key.startswith("backbone.") and key not in fitting)
-    if wrong or missing:
-        raise ModelError(
-            f"the weights {name!r} do not fit: {len(wrong)} tensors of another shape, {len(missing)} backbone tensors "
-            f"missing (first: {(wrong or missing)[0]})",
-            expected="a MobileNetV3-Large backbone or a DeepLabV3-MobileNetV3-Large",
-        )
-    network.load_state_dict(fitting, strict=False)

@@ -132,21 +132,13 @@ def _load_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_by_order(state: StateDict, reference: nn.Module, name: str) -> dict[str, Tensor]:
-    """``state`` under the key names of ``reference``, matched by key where they agree, else by order and shape.
+def in_order(state: StateDict, reference: nn.Module) -> StateDict:
+    """``state`` under the names of ``reference`` when only names differ: as many tensors, of the same shapes, in order.
 
-    Raises:
-        ModelError: naming the first tensor that does not fit.
+    A state dict that shares a name with ``reference``, or differs in more than names, comes back as it is.
     """
     wanted = reference.state_dict()
-    if len(state) != len(wanted):
-        raise ModelError(f"the weights {name!r} hold {len(state)} tensors", expected=f"{len(wanted)} for this model")
-    sources = list(wanted) if set(state) == set(wanted) else list(state)
-    renamed = {key: state[source] for key, source in zip(wanted, sources, strict=True)}
-    for (key, tensor), source, value in zip(wanted.items(), sources, renamed.values(), strict=True):
-        if tensor.shape != value.shape:
-            raise ModelError(
-                f"the weights {name!r} hold {source} of shape {tuple(value.shape)}",
-                expected=f"{key} of shape {tuple(tensor.shape)} in its place",
-            )
-    return renamed
+    shapes = [tensor.shape for tensor in wanted.values()]
+    if wanted.keys() & state.keys() or shapes != [tensor.shape for tensor in state.values()]:
+        return state
+    return dict(zip(wanted, state.values(), strict=True))

@@ -16,7 +16,12 @@ def images(count: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> 
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module", params=model_names())
+# Of timm's: one with TensorFlow's padding, one whose images must be multiples of 32, one that gives (N, H, W, K).
+TIMM = ("timm:tf_mobilenetv3_small_minimal_100", "timm:test_convnext", "timm:test_mambaout")
+FACTORY = "python:factories_for_tests:tiny"
+
+
+@pytest.fixture(scope="module", params=[*model_names(), *TIMM, FACTORY])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -36,7 +41,7 @@ def model(name: str) -> nn.Module:
 
 
 class TestEveryModel:
-    @pytest.mark.parametrize("size", [(64, 64), (65, 97), (32, 128), (33, 33), (96, 70)])
+    @pytest.mark.parametrize("size", [(64, 64), (65, 97), (32, 128), (33, 33), (96, 70), (1, 1), (1, 40), (7, 3)])
     def test_logits_have_the_size_of_the_images(self, evaluated: nn.Module, size: tuple[int, int]):
         with torch.no_grad():
             logits = evaluated(images(1, *size))
@@ -66,8 +71,10 @@ class TestEveryModel:
         with torch.no_grad():
             together = evaluated(images(2))
             alone = torch.cat([evaluated(image[None]) for image in images(2)])
-        # Convolutions of another batch size may sum in another order, in float32 and over some fifty layers.
-        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+        # Convolutions of another batch size may sum in another order, in float32 and over some fifty layers; an HRNet with
+        # random weights and no statistics yet has logits of a thousand, whose rounding is that much larger.
+        largest = max(1.0, float(alone.abs().max()))
+        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4 * largest)
 
     def test_gradient_reaches_every_parameter(self, model: nn.Module):
         (model(images(2)) * torch.randn(2, 3, 64, 64)).sum().backward()
@@ -84,7 +91,7 @@ class TestEveryModel:
         found = DropClass(evaluated).classifier
         assert found.linear
         assert found.num_classes == 5
-        assert found.align_corners is False
+        assert found.align_corners in (False, None)  # None: its logits have the images' size already
         assert found.non_negative  # the folded head stays K → K
         assert evaluated.get_submodule(found.path).out_channels == 5
 
@@ -121,8 +128,10 @@ class TestEveryModel:
             build_model(name, num_classes=num_classes)  # type: ignore[arg-type]
 
     def test_an_unknown_option_is_refused(self, name: str):
-        with pytest.raises(ModelError, match=f"model {name} has no option 'depth'; expected one of"):
-            build_model(name, num_classes=3, depth=4)
+        if name == FACTORY:
+            pytest.skip("a user's factory has its own words; see test_models_user_factory.py")
+        with pytest.raises(ModelError, match=f"model {name} has no option 'colour'; expected one of"):
+            build_model(name, num_classes=3, colour=4)
 
     def test_unknown_weights_are_refused_with_what_there_is(self, name: str):
         with pytest.raises(
@@ -142,7 +151,8 @@ def test_an_unknown_model_is_refused_with_the_names():
 
 
 def test_the_promised_names_are_there():
-    assert {"lite0", "deeplabv3_mobilenet_v3_large"} <= set(model_names())
+    promised = {"lite0", "deeplabv3_mobilenet_v3_large", "hrnetv1_w18_small", "hrnetv2_w18_small", "unet"}
+    assert promised <= set(model_names())
 
 
 def test_build_model_takes_what_the_readme_says():
