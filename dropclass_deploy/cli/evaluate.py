@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_scores
-from dropclass_deploy.cli.options import Data, Json, Split
+from dropclass_deploy.cli.options import Data, Json, Split, Weights
 from dropclass_deploy.cli.torch_room import torch_room
+from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.manifest import MANIFEST
 from dropclass_deploy.core.metrics import scores_json
 from dropclass_deploy.core.progress import Reporter
@@ -26,14 +27,17 @@ def evaluate(
     path: Annotated[Path, typer.Argument(metavar="RUN_or_ARTIFACT", help="Run folder (torch) or artifact folder.")],
     data: Data,
     split: Split = "val",
+    weights: Weights = "last",
     as_json: Json = False,
 ) -> None:
     """Pooled per-class IoU, mIoU and rare mIoU at the labels' own resolution."""
     dataset, reporter = open_dataset(data, split), ConsoleReporter()
     if (path / MANIFEST).is_file():
+        if weights != "last":
+            raise UserError(f"--weights {weights} is asked of an artifact", expected="a run folder")
         heads = {"artifact": _artifact_scores(path, dataset, reporter)}
     else:
-        heads = _run_scores(path, dataset, reporter)
+        heads = _run_scores(path, weights, dataset, reporter)
     if as_json:
         print_json({"path": str(path), "data": data, "split": split, "images": len(dataset), "heads": heads})
         return
@@ -50,11 +54,11 @@ def _artifact_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[s
     return scores_json(result, open_artifact(path).classes)
 
 
-def _run_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
+def _run_scores(path: Path, weights: str, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     with torch_room("train"):
         from dropclass_deploy.training import evaluate_network, load_run
 
-    run = load_run(path)
+    run = load_run(path, weights=weights)
     run.classes.check_same(dataset.classes, f"the run {path}", dataset.spec)
     run.preprocess.check_value_range(dataset.value_range, f"the run {path}", dataset.spec)
     networks = {"plain": run.model} | ({"folded": run.folded} if run.folded is not None else {})

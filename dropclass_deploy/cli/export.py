@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
-from dropclass_deploy.cli.options import Json, Overwrite, Split
+from dropclass_deploy.cli.options import Json, Overwrite, Split, Weights
 from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.core.errors import UserError
 
@@ -28,6 +28,7 @@ def export(
         str, typer.Option("--shape", metavar="NxHxW", help="Static shape, such as 1x512x1024.")
     ] = "dynamic",
     head: Annotated[str | None, typer.Option("--head", help="plain or folded; default the recipe's.")] = None,
+    weights: Weights = "last",
     data: Annotated[
         str | None, typer.Option("--data", help="Data for the reference masks and the sample; default the run's own.")
     ] = None,
@@ -53,6 +54,7 @@ def export(
 
     options = ExportOptions(
         deploy_head=head,
+        weights=weights,
         shape=parse_shape(shape),
         opset=opset,
         data=data,

@@ -11,6 +11,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output when it exists.")]
 Split = Annotated[str, typer.Option("--split", help="Split of the data.")]
 Data = Annotated[str, typer.Option("--data", help="Data as FORMAT:PATH, for example camvid:data/camvid or synthetic:")]
+Weights = Annotated[
+    str, typer.Option("--weights", help="Which of a run's networks: last, best-miou or best-rare-miou.")
+]
 Runtime = Annotated[str, typer.Option("--runtime", help="auto or onnxruntime.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default the runtime's own.")]
 Artifact = Annotated[Path, typer.Argument(help="Artifact folder that 'dropclass export' wrote.")]

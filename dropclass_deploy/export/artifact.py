@@ -59,10 +59,12 @@ def export_artifact(
     options, reporter, output = options or ExportOptions(), reporter or Silent(), Path(output)
     check_replaceable(output, overwrite=options.overwrite)
     if isinstance(source, nn.Module):
+        if options.weights != "last":
+            raise UserError(f"weights {options.weights!r} are asked of a module", expected="a run folder")
         origin = source_from_module(source, classes, preprocess, name, provenance, options.deploy_head)
     else:
         _refuse_module_arguments(classes=classes, preprocess=preprocess, name=name, provenance=provenance)
-        origin = source_from_run(Path(source), options.deploy_head)
+        origin = source_from_run(Path(source), options.deploy_head, options.weights)
     job = prepared(origin, options, output.resolve().name)
     with reporter.phase("tracing the network"):
         traced = trace(job.source.network, options.shape, options.opset)

@@ -20,6 +20,7 @@ class ExportOptions:
 
     Attributes:
         deploy_head: "plain" or "folded"; None takes the run's choice.
+        weights: which of a run's networks: "last", "best-miou" or "best-rare-miou" (see ``training.run.load_run``).
         shape: (N, H, W) of the ONNX inputs, None where dynamic; height and width are both fixed or both dynamic.
         opset: 18–20.
         data: data set, or FORMAT:PATH, for the sample and the stored reference masks; None takes what the run was
@@ -33,6 +34,7 @@ class ExportOptions:
     """
 
     deploy_head: str | None = None
+    weights: str = "last"
     shape: Shape = DYNAMIC
     opset: int = 18
     data: str | Dataset | None = None

@@ -16,7 +16,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.export.networks import deployable
 
 HEADS = ("plain", "folded")
-_RUN_FACTS = ("method", "seed", "steps", "options", "weights", "classifier")
+_RUN_FACTS = ("method", "seed", "steps", "ema", "options", "weights", "classifier")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Source:
     data: str | None = None
 
 
-def source_from_run(path: Path, deploy_head: str | None) -> Source:
+def source_from_run(path: Path, deploy_head: str | None, weights: str) -> Source:
     """The network of a run folder; ``deploy_head`` None takes the one that the recipe chose.
 
     Raises:
@@ -52,7 +52,7 @@ def source_from_run(path: Path, deploy_head: str | None) -> Source:
     """
     from dropclass_deploy.training.run import load_run
 
-    run = load_run(path)
+    run = load_run(path, weights=weights)
     head = deploy_head or run.deploy_head
     facts = {key: run.model_json[key] for key in _RUN_FACTS if key in run.model_json}
     return Source(
@@ -64,6 +64,7 @@ def source_from_run(path: Path, deploy_head: str | None) -> Source:
         provenance={
             "run": path.resolve().name,
             **facts,
+            "checkpoint": weights,
             "data": run.data,
             "recipe_sha256": run.model_json.get("recipe_sha256"),
         },

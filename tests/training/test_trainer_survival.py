@@ -21,7 +21,8 @@ from torch import nn
 
 from dropclass_deploy.core.errors import DropclassError, RecipeError, RunError, TrainingInterruptedError
 from dropclass_deploy.data.registry import open_dataset
-from dropclass_deploy.training import Recipe, load_run, train
+from dropclass_deploy.export.source import source_from_run
+from dropclass_deploy.training import Recipe, evaluate_network, load_run, train
 from dropclass_deploy.training.checkpoint import checkpoint_folders
 from dropclass_deploy.training.failures import LossWatch, explained_memory
 from dropclass_deploy.training.recipe_file import parse_recipe
@@ -148,7 +149,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(tmp_path: Path) -
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [6]), (3, [6, 5, 4])])
 def test_the_last_checkpoints_are_kept(tmp_path: Path, keep: int, kept: list[int]) -> None:
-    path = train(recipe(train__keep_last=keep), tmp_path / "run")
+    path = train(recipe(train__keep_last=keep, train__checkpoint_every=1), tmp_path / "run")
     assert [folder.name for folder in checkpoint_folders(path)] == [f"step-{step:06d}" for step in kept]
 
 
@@ -162,12 +163,14 @@ def test_the_best_networks_are_those_of_the_highest_validations(tmp_path: Path) 
         # The first of equals.
         assert stored["step"] == 1 + figures.index(best)
         loaded = load_run(path, weights=weights)
-        from dropclass_deploy.training import evaluate_network
-
         result = evaluate_network(loaded.model, open_dataset(DATA, "val"), loaded.preprocess, rare=loaded.classes.rare)
         # The same weights and images: the same confusion matrix.
         assert (result.miou, result.rare_miou) == (stored["miou"], stored["rare_miou"])
         assert loaded.evaluation is None
+        shipped = source_from_run(path, None, weights)
+        stored_network = load_file(path / "best" / key / "model.safetensors")
+        assert all(torch.equal(value, stored_network[name]) for name, value in shipped.network.state_dict().items())
+        assert shipped.provenance["checkpoint"] == weights
     with pytest.raises(RunError, match=r"no weights 'first'.*last, best-miou, best-rare-miou"):
         load_run(path, weights="first")
 
@@ -189,8 +192,6 @@ def test_the_moving_average_is_what_is_saved_and_evaluated(tmp_path: Path) -> No
         # The training itself is not touched by its average.
         assert torch.equal(steps[-1], load_file(raw / "model.safetensors")[key])
     loaded = load_run(path)
-    from dropclass_deploy.training import evaluate_network
-
     result = evaluate_network(loaded.model, open_dataset(DATA, "val"), loaded.preprocess, rare=loaded.classes.rare)
     assert loaded.evaluation is not None
     assert result.miou == loaded.evaluation["heads"]["plain"]["miou"]
