@@ -21,12 +21,12 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file; or a run folder, to go on with --resume.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a recipe key; may be repeated.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Run folder; default runs/RECIPE-METHOD.")
+        Path | None, typer.Option("-o", "--output", help="Run folder; default runs/RECIPE-METHOD, or the one given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
     overwrite: Overwrite = False,
@@ -38,7 +38,7 @@ def train(
         from dropclass_deploy.training import train as run_training
 
     loaded = load_recipe(recipe, overrides)
-    folder = output or Path("runs") / f"{recipe.stem}-{loaded.method.name}"
+    folder = output or (recipe if recipe.is_dir() else Path("runs") / f"{recipe.stem}-{loaded.method.name}")
     run_training(loaded, folder, resume=resume, overwrite=overwrite, reporter=ConsoleReporter())
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     if as_json:

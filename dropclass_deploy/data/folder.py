@@ -74,7 +74,8 @@ def missing_classes(folder: Path) -> DataError:
     return DataError(
         f"{folder} has no classes.yaml",
         expected="the class names, colours and raw mask values",
-        remedy=f"write {folder / CLASSES_FILES[0]} with the lines of your classes, for example: {EXAMPLE}",
+        remedy=f"let one be proposed (dropclass check-data folder:{folder} --fix-map), or write "
+        f"{folder / CLASSES_FILES[0]} with the lines of your classes, for example: {EXAMPLE}",
     )
 
 

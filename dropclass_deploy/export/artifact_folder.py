@@ -27,7 +27,7 @@ from dropclass_deploy.export.reference import TorchReference, write_references
 from dropclass_deploy.export.sample import SampleCheck, check_sample, sample_image
 from dropclass_deploy.export.source import Source
 from dropclass_deploy.export.to_onnx import Traced, save_logits, save_mask
-from dropclass_deploy.training.run import save_module
+from dropclass_deploy.training.runs.run import save_module
 
 MODELS = "models"
 LOGITS_FILE = f"{MODELS}/model.onnx"

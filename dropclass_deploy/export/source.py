@@ -50,7 +50,7 @@ def source_from_run(path: Path, deploy_head: str | None, weights: str) -> Source
     Raises:
         RunError: when the folder is no finished run, or has no such head.
     """
-    from dropclass_deploy.training.run import load_run
+    from dropclass_deploy.training.runs.run import load_run
 
     run = load_run(path, weights=weights)
     head = deploy_head or run.deploy_head

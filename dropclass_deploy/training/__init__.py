@@ -2,10 +2,9 @@
 
 from dropclass_deploy.training.dropclass import DropClass, dropclass_loss, strip
 from dropclass_deploy.training.evaluate import TorchSegmenter, evaluate_network
-from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe_file import load_recipe
-from dropclass_deploy.training.run import LoadedRun, load_run
-from dropclass_deploy.training.trainer import train
+from dropclass_deploy.training.loop.trainer import train
+from dropclass_deploy.training.recipe import Recipe, load_recipe
+from dropclass_deploy.training.runs.run import LoadedRun, load_run
 
 __all__ = [
     "DropClass",

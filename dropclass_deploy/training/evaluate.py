@@ -18,7 +18,7 @@ from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import resize_image
 from dropclass_deploy.models.modes import evaluating
 from dropclass_deploy.models.outputs import logits_of
-from dropclass_deploy.training.processes import Processes
+from dropclass_deploy.training.parallel.processes import Processes
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.batches.loader import generator_for
 from dropclass_deploy.training.dropclass import (
     Classifier,
     DropClass,
@@ -23,7 +24,6 @@ from dropclass_deploy.training.dropclass import (
 )
 from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.dropclass.wrapper import DropBranch
-from dropclass_deploy.training.loader import generator_for
 from dropclass_deploy.training.losses import check_labels, cross_entropy, label_weight
 from dropclass_deploy.training.recipe import MethodSection
 

@@ -17,7 +17,7 @@ from dropclass_deploy.export import ExportOptions, export_artifact
 from dropclass_deploy.models import build_model
 from dropclass_deploy.training import load_recipe
 from dropclass_deploy.training.methods import build_method
-from dropclass_deploy.training.run import load_run, save_network, write_model_json
+from dropclass_deploy.training.runs.run import load_run, save_network, write_model_json
 
 PREPROCESS = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 RECIPE = """\

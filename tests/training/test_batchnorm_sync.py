@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import FrozenBatchNorm2d
 
 from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.training.batchnorm_sync import _synchronised_class, synchronised
+from dropclass_deploy.training.parallel.batchnorm_sync import _synchronised_class, synchronised
 
 # Float64 on both sides; sums in another order: some hundred roundings of numbers about 1 (and gradients about 10).
 EXACT = {"rtol": 1e-10, "atol": 1e-11}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dropclass_deploy.training.collapse import Collapse, collapsed, newly_collapsed
+from dropclass_deploy.training.records.collapse import Collapse, collapsed, newly_collapsed
 
 
 def _records(**series: list[float | None]) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from dropclass_deploy.core.errors import MissingExtraError
-from dropclass_deploy.training.curves import MAX_POINTS, curves_png, thinned, write_curves
-from dropclass_deploy.training.curves_by_class import COLOURS, FALLEN, MAX_LINES, spread
+from dropclass_deploy.training.records.curves import MAX_POINTS, curves_png, thinned, write_curves
+from dropclass_deploy.training.records.curves_by_class import COLOURS, FALLEN, MAX_LINES, spread
 
 Records = list[dict[str, Any]]
 

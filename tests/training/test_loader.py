@@ -10,8 +10,8 @@ import torch
 
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.preprocess import Preprocess
-from dropclass_deploy.training.augment import Augment, normalise, resize_pair
-from dropclass_deploy.training.loader import StepBatches, collate, generator_for
+from dropclass_deploy.training.batches.augment import Augment, normalise, resize_pair
+from dropclass_deploy.training.batches.loader import StepBatches, collate, generator_for
 from dropclass_deploy.training.recipe import Photometric
 
 STILL = Photometric(brightness=0, contrast=0, saturation=0, hue=0)

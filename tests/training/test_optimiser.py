@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dropclass_deploy.training.optimiser import build_optimiser, learning_rate, set_learning_rate
+from dropclass_deploy.training.loop.optimiser import build_optimiser, learning_rate, set_learning_rate
 from dropclass_deploy.training.recipe import TrainSection
 
 

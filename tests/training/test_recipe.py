@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from dropclass_deploy.core.errors import RecipeError
-from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe_file import load_recipe, parse_recipe
+from dropclass_deploy.training.recipe import Recipe, load_recipe, parse_recipe
 
 MINIMAL = {"data": "synthetic:", "model": {"name": "lite0"}, "train": {"steps": 10}}
 

@@ -14,8 +14,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dropclass_deploy.core.errors import MissingExtraError, UserError
-from dropclass_deploy.training import trackers
-from dropclass_deploy.training.trackers import check_trackers, finish, log, scalars, start_trackers
+from dropclass_deploy.training.records import trackers
+from dropclass_deploy.training.records.trackers import check_trackers, finish, log, scalars, start_trackers
 
 CONFIG = {"data": "synthetic:", "train": {"lr": 0.1, "crop": [64, 64], "seed": 0}, "model": None}
 

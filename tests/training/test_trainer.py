@@ -30,7 +30,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.training import Recipe, evaluate_network, load_run, train
-from dropclass_deploy.training.recipe_file import parse_recipe
+from dropclass_deploy.training.recipe import parse_recipe
 
 DATA = "synthetic:size=32x48,train=12,val=4,unbiased=2,seed=3"
 

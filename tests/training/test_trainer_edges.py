@@ -18,8 +18,8 @@ from dropclass_deploy.core.errors import DataError, DropclassError, RecipeError,
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.training import load_run, train
-from dropclass_deploy.training.checkpoint import checkpoint_folders
 from dropclass_deploy.training.methods import BlockThenClassifier, present_classes
+from dropclass_deploy.training.runs.checkpoint import checkpoint_folders
 
 CLASSES = len(open_dataset(DATA, "val").classes)
 

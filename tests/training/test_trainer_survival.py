@@ -23,9 +23,9 @@ from dropclass_deploy.core.errors import DropclassError, RecipeError, RunError, 
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.export.source import source_from_run
 from dropclass_deploy.training import Recipe, evaluate_network, load_run, train
-from dropclass_deploy.training.checkpoint import checkpoint_folders
-from dropclass_deploy.training.failures import LossWatch, explained_memory
-from dropclass_deploy.training.recipe_file import parse_recipe
+from dropclass_deploy.training.loop.failures import LossWatch, explained_memory
+from dropclass_deploy.training.recipe import parse_recipe
+from dropclass_deploy.training.runs.checkpoint import checkpoint_folders
 
 CLASSES = len(open_dataset(DATA, "val").classes)
 TERMS = ("step", "loss", "ce", "ce_drop", "suppression", "dropped", "lr")
@@ -96,7 +96,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(tmp_path
     full = textwrap.dedent(
         """
         import resource, signal
-        from dropclass_deploy.training import checkpoint
+        from dropclass_deploy.training.runs import checkpoint
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         save = checkpoint.save_checkpoint
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(tmp_path
             if step == 3:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
             return save(run, step, *rest)
-        from dropclass_deploy.training import trainer
+        from dropclass_deploy.training.loop import trainer
         trainer.save_checkpoint = fill
         """
     )

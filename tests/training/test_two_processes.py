@@ -19,7 +19,7 @@ from test_trainer import recipe, records
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.training import Recipe, train
-from dropclass_deploy.training.processes import Processes, check_batch
+from dropclass_deploy.training.parallel.processes import Processes, check_batch
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dropclass_deploy.training.weight_average import WeightAverage
+from dropclass_deploy.training.loop.weight_average import WeightAverage
 
 
 class Tied(nn.Module):

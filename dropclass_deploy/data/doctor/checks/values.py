@@ -33,8 +33,7 @@ def check_values(evidence: Evidence) -> Iterator[Finding]:
 
 def _no_table(evidence: Evidence) -> Finding:
     error = missing_classes(evidence.layout.place)
-    remedy = f"{error.remedy}; or let one be proposed: dropclass check-data {evidence.layout.spec} --fix-map"
-    return Finding("class-table-missing", "error", error.found, error.expected, remedy)
+    return Finding("class-table-missing", "error", error.found, error.expected, error.remedy)
 
 
 def _explain(evidence: Evidence, values: RawValues) -> Finding | None:

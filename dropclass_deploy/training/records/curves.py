@@ -14,8 +14,8 @@ from typing import Any
 
 from dropclass_deploy.core.errors import MissingExtraError
 from dropclass_deploy.core.files import write_bytes
-from dropclass_deploy.training.collapse import collapsed
-from dropclass_deploy.training.curves_by_class import (
+from dropclass_deploy.training.records.collapse import collapsed
+from dropclass_deploy.training.records.curves_by_class import (
     COLOURS,
     INK,
     QUIET,
@@ -27,8 +27,8 @@ from dropclass_deploy.training.curves_by_class import (
     draw_series,
     say_empty,
 )
-from dropclass_deploy.training.journal import read_journal
-from dropclass_deploy.training.run import CURVES, METRICS
+from dropclass_deploy.training.records.journal import read_journal
+from dropclass_deploy.training.runs.run import CURVES, METRICS
 
 Record = Mapping[str, Any]
 

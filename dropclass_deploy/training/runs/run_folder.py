@@ -9,10 +9,10 @@ from typing import Any
 from dropclass_deploy.core.errors import RecipeError, RunError
 from dropclass_deploy.core.files import refuse_existing, write_text
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.checkpoint import Checkpoint, newest_checkpoint
+from dropclass_deploy.training.runs.checkpoint import Checkpoint, newest_checkpoint
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe_file import load_recipe, parse_recipe
-from dropclass_deploy.training.run import METRICS, NAMES, RECIPE
+from dropclass_deploy.training.recipe import load_recipe, parse_recipe
+from dropclass_deploy.training.runs.run import METRICS, NAMES, RECIPE
 
 
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -54,7 +54,7 @@ def _check_resumable(folder: Path, recipe: Recipe) -> None:
     if before.digest() != recipe.digest():
         raise RecipeError(
             f"{folder} was started with another recipe: {_first_difference(before, recipe)}",
-            remedy=f"resume with {folder / RECIPE}, or start anew in another folder",
+            remedy=f"dropclass train {folder} --resume, or start anew in another folder",
         )
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from dropclass_deploy.core.errors import RecipeError
-from dropclass_deploy.training.augment import normalise
-from dropclass_deploy.training.checkpoint import last_checkpoint
-from dropclass_deploy.training.failures import lost_loss
-from dropclass_deploy.training.loader import key_for
+from dropclass_deploy.training.batches.augment import normalise
+from dropclass_deploy.training.batches.loader import key_for
+from dropclass_deploy.training.loop.failures import lost_loss
+from dropclass_deploy.training.loop.optimiser import learning_rate, set_learning_rate
+from dropclass_deploy.training.loop.session import Session
 from dropclass_deploy.training.methods import StepContext, StepLoss
-from dropclass_deploy.training.optimiser import learning_rate, set_learning_rate
-from dropclass_deploy.training.session import Session
+from dropclass_deploy.training.runs.checkpoint import last_checkpoint
 
 
 def run_step(session: Session, images: Tensor, labels: Tensor) -> StepLoss:

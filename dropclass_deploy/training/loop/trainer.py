@@ -16,24 +16,23 @@ from torch import nn
 from dropclass_deploy.core.errors import DropclassError, TrainingInterruptedError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance, Reporter, Silent
-from dropclass_deploy.training.acceleration import accelerator_for
-from dropclass_deploy.training.batchnorm_sync import synchronised
-from dropclass_deploy.training.checkpoint import last_checkpoint, save_checkpoint
-from dropclass_deploy.training.conclusion import conclude
-from dropclass_deploy.training.failures import explained_memory
-from dropclass_deploy.training.journal import Meter
-from dropclass_deploy.training.optimiser import learning_rate
-from dropclass_deploy.training.processes import Processes, check_batch
-from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe_file import load_recipe
-from dropclass_deploy.training.run import MODEL_JSON
-from dropclass_deploy.training.run_folder import check_folder, new_folder, resume_point
-from dropclass_deploy.training.run_setup import Setup, resume_hint, set_up
-from dropclass_deploy.training.session import Session, publish, start
-from dropclass_deploy.training.step import run_step
-from dropclass_deploy.training.stop_signals import StoppableReporter, StopSignals
-from dropclass_deploy.training.trackers import check_trackers, finish, start_trackers
-from dropclass_deploy.training.validation import validate
+from dropclass_deploy.training.loop.conclusion import conclude
+from dropclass_deploy.training.loop.failures import explained_memory
+from dropclass_deploy.training.loop.optimiser import learning_rate
+from dropclass_deploy.training.loop.run_setup import Setup, resume_hint, set_up
+from dropclass_deploy.training.loop.session import Session, publish, start
+from dropclass_deploy.training.loop.step import run_step
+from dropclass_deploy.training.loop.stop_signals import StoppableReporter, StopSignals
+from dropclass_deploy.training.loop.validation import validate
+from dropclass_deploy.training.parallel.acceleration import accelerator_for
+from dropclass_deploy.training.parallel.batchnorm_sync import synchronised
+from dropclass_deploy.training.parallel.processes import Processes, check_batch
+from dropclass_deploy.training.recipe import Recipe, load_recipe
+from dropclass_deploy.training.records.journal import Meter
+from dropclass_deploy.training.records.trackers import check_trackers, finish, start_trackers
+from dropclass_deploy.training.runs.checkpoint import last_checkpoint, save_checkpoint
+from dropclass_deploy.training.runs.run import MODEL_JSON
+from dropclass_deploy.training.runs.run_folder import check_folder, new_folder, resume_point
 
 
 def train(

@@ -25,7 +25,7 @@ from dropclass_deploy.models import build_model
 from dropclass_deploy.training.dropclass import fold
 from dropclass_deploy.training.methods import DropClassMethod, Method, build_method
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe_file import load_recipe
+from dropclass_deploy.training.recipe import load_recipe
 
 RECIPE = "recipe.yaml"
 MODEL = "model.safetensors"
@@ -214,7 +214,7 @@ def read_model_json(path: Path) -> dict[str, Any]:
     if not (path / MODEL_JSON).is_file():
         raise RunError(
             f"the run {path} has not finished: it has no {MODEL_JSON}",
-            remedy=f"finish it: dropclass train {path / RECIPE} -o {path} --resume",
+            remedy=f"finish it: dropclass train {path} --resume",
         )
     return _read_object(path / MODEL_JSON)
 

@@ -13,12 +13,12 @@ from dropclass_deploy.core.errors import MissingExtraError
 from dropclass_deploy.core.files import atomic_folder, write_json
 from dropclass_deploy.core.metrics import Scores, percent, to_json
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.collapse import newly_collapsed
-from dropclass_deploy.training.curves import write_curves
 from dropclass_deploy.training.evaluate import evaluate_network
+from dropclass_deploy.training.loop.session import Session, publish
 from dropclass_deploy.training.methods import Method
-from dropclass_deploy.training.run import BEST, save_network
-from dropclass_deploy.training.session import Session, publish
+from dropclass_deploy.training.records.collapse import newly_collapsed
+from dropclass_deploy.training.records.curves import write_curves
+from dropclass_deploy.training.runs.run import BEST, save_network
 
 FIGURES = "figures.json"
 _DRAW_EVERY_S = 30.0

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
-from dropclass_deploy.training.augment import Augment, resize_pair
+from dropclass_deploy.training.batches.augment import Augment, resize_pair
 from dropclass_deploy.training.recipe import TrainSection
 
 Pair = tuple[Tensor, Tensor]

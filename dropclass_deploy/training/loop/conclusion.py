@@ -12,12 +12,12 @@ from dropclass_deploy.core.metrics import percent, scores_json
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.training.evaluate import evaluate_network
+from dropclass_deploy.training.loop.session import Session
+from dropclass_deploy.training.loop.validation import averaged, record
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.run import EVALUATION, save_network, write_model_json
-from dropclass_deploy.training.session import Session
+from dropclass_deploy.training.runs.run import EVALUATION, save_network, write_model_json
 from dropclass_deploy.training.task import Task
-from dropclass_deploy.training.validation import averaged, record
 
 
 def conclude(session: Session, reporter: Reporter) -> None:

@@ -12,18 +12,18 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.checkpoint import Checkpoint, restore
+from dropclass_deploy.training.batches.loader import StepBatches, training_loader
 from dropclass_deploy.training.dropclass.probe_run import untouched
-from dropclass_deploy.training.failures import LossWatch
-from dropclass_deploy.training.journal import Journal
-from dropclass_deploy.training.loader import StepBatches, training_loader
+from dropclass_deploy.training.loop.failures import LossWatch
+from dropclass_deploy.training.loop.optimiser import build_optimiser
+from dropclass_deploy.training.loop.run_setup import Setup
+from dropclass_deploy.training.loop.weight_average import WeightAverage
 from dropclass_deploy.training.methods import Method, StepContext, StepLoss
-from dropclass_deploy.training.optimiser import build_optimiser
-from dropclass_deploy.training.processes import Processes
+from dropclass_deploy.training.parallel.processes import Processes
 from dropclass_deploy.training.recipe import TrainSection
-from dropclass_deploy.training.run_setup import Setup
-from dropclass_deploy.training.trackers import log
-from dropclass_deploy.training.weight_average import WeightAverage
+from dropclass_deploy.training.records.journal import Journal
+from dropclass_deploy.training.records.trackers import log
+from dropclass_deploy.training.runs.checkpoint import Checkpoint, restore
 
 
 @dataclass

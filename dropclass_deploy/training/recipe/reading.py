@@ -10,16 +10,22 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dropclass_deploy.core.errors import RecipeError
-from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.recipe.sections import Recipe
 
 
 def load_recipe(source: Path | str, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file and apply ``key.sub=value`` overrides (values are YAML).
+    """Read a recipe and apply ``key.sub=value`` overrides (values are YAML).
+
+    Args:
+        source: a YAML file, or the folder of a run, which holds its recipe.
+        overrides: in the order in which they apply.
 
     Raises:
         RecipeError: for a missing or broken file, an unknown key, a wrong type or a contradiction.
     """
     path = Path(source)
+    if path.is_dir():
+        path = path / "recipe.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

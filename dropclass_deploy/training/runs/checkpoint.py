@@ -22,7 +22,7 @@ from dropclass_deploy.core.errors import DropclassError, RunError
 from dropclass_deploy.core.files import atomic_folder
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.run import CHECKPOINTS, load_network, save_network
+from dropclass_deploy.training.runs.run import CHECKPOINTS, load_network, save_network
 
 _FILE = "state.pt"
 _NAME = re.compile(r"step-(\d+)")

@@ -16,7 +16,7 @@ from dropclass_deploy.models import build_model, default_preprocess
 from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.methods import Method, build_method
 from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.run import RECIPE, USER_MODEL
+from dropclass_deploy.training.runs.run import USER_MODEL
 from dropclass_deploy.training.task import Task, open_splits, study
 
 
@@ -83,4 +83,4 @@ def resume_hint(setup: Setup) -> str:
     folder = setup.folder
     if setup.built["name"] == USER_MODEL:
         return f"the state is saved; go on with: train(recipe, {str(folder)!r}, model=…, resume=True)"
-    return f"the state is saved; go on with: dropclass train {folder / RECIPE} -o {folder} --resume"
+    return f"the state is saved; go on with: dropclass train {folder} --resume"

@@ -12,8 +12,8 @@ import torch
 
 from dropclass_deploy.core.files import write_text
 from dropclass_deploy.training.methods import StepLoss
-from dropclass_deploy.training.processes import Processes
-from dropclass_deploy.training.run import METRICS
+from dropclass_deploy.training.parallel.processes import Processes
+from dropclass_deploy.training.runs.run import METRICS
 
 
 class Journal:

@@ -1,0 +1,1 @@
+"""What a step is fed: samples drawn by step number, augmented in worker processes."""

@@ -1,0 +1,1 @@
+"""The loop: set up, step, validate, save, conclude."""

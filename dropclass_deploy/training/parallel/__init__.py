@@ -1,0 +1,1 @@
+"""Several processes: who they are, how Accelerate is set up, and batch statistics over all of them."""

@@ -1,0 +1,1 @@
+"""What a run says about itself while it trains: journal, curves, collapsed classes, trackers."""
