@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # mkstemp makes private files; an artifact is read by other users (a server, a container).
         temporary.chmod(0o644)
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -105,6 +107,7 @@ def _swap(new: Path, path: Path) -> None:
     """Move ``new`` to ``path``; a folder that was there is removed only after the new one stands."""
     if not path.exists():
         new.replace(path)
+        _sync_folder(path.parent)
         return
     old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
     path.replace(old)
@@ -113,4 +116,42 @@ def _swap(new: Path, path: Path) -> None:
     except OSError:
         old.replace(path)
         raise
+    _sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk: a rename that a power cut undoes was none."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems cannot do it, and then nothing can
+    finally:
+        os.close(handle)
+
+
+_SCRAP = re.compile(r"\.(?P<name>.+)\.[^.]+\.(?P<kind>tmp|old)")
+
+
+def is_scrap(path: Path) -> bool:
+    """Whether a file or folder is what an interrupted write left, by its name."""
+    return _SCRAP.fullmatch(path.name) is not None
+
+
+def recover(folder: Path) -> None:
+    """Remove what killed writes left in ``folder``; a folder that was moved aside and not replaced goes back to its place.
+
+    Only for a folder in which nobody is writing.
+    """
+    for scrap in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = _SCRAP.fullmatch(scrap.name)
+        if match is None:
+            continue
+        place = folder / match["name"]
+        if match["kind"] == "old" and scrap.is_dir() and any(scrap.iterdir()) and not place.exists():
+            scrap.replace(place)
+        elif scrap.is_dir() and not scrap.is_symlink():
+            shutil.rmtree(scrap, ignore_errors=True)
+        else:
+            scrap.unlink(missing_ok=True)

@@ -59,20 +59,23 @@ class Encoder(nn.Module):
         return [one.permute(0, 3, 1, 2) for one in maps] if self.channels_last else maps
 
 
-def timm_encoder(name: str, out_indices: Sequence[int] | None = None, *, finest: int = 4) -> Encoder:
+def timm_encoder(
+    name: str, out_indices: Sequence[int] | None = None, *, finest: int = 4, count: int | None = None
+) -> Encoder:
     """timm's backbone ``name`` with random weights.
 
     Args:
         name: as timm has it, with or without the tag of its weights.
         out_indices: of timm's feature maps; default all whose stride is at least ``finest``.
         finest: the smallest stride wanted, in pixels.
+        count: how many of these maps, the finest first; default all.
 
     Raises:
         ModelError: for an unknown name, a backbone without feature maps of several strides, or indices out of range.
     """
     check_name(name)
     known = _levels(_create(name, None))
-    levels = _chosen(name, known, out_indices, finest)
+    levels = _first(_chosen(name, known, out_indices, finest), count, name)
     backbone = _create(name, [level.index for level in levels])
     fix_padding(backbone)
     channels_last = str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC")
@@ -150,7 +153,8 @@ def _create(name: str, out_indices: Sequence[int] | None) -> nn.Module:
 
 def _levels(backbone: nn.Module) -> list[Level]:
     info = cast(Any, backbone).feature_info
-    return [Level(index, *pair) for index, pair in enumerate(zip(info.reduction(), info.channels(), strict=True))]
+    # The maps that timm gives unasked need not begin with its index 0: DLA's has the full resolution, and stays out.
+    return [Level(*level) for level in zip(info.out_indices, info.reduction(), info.channels(), strict=True)]
 
 
 def _chosen(name: str, known: list[Level], out_indices: Sequence[int] | None, finest: int) -> list[Level]:
@@ -161,15 +165,25 @@ def _chosen(name: str, known: list[Level], out_indices: Sequence[int] | None, fi
         )
     if out_indices is None:
         return [level for level in known if level.stride >= finest] or known
+    by_index = {level.index: level for level in known}
     wanted: list[Any] = list(out_indices) if isinstance(out_indices, list | tuple | range) else []
     if (
         not wanted
         or wanted != sorted(set(wanted))
-        or any(type(i) is not int or not 0 <= i < len(known) for i in wanted)
+        or any(type(index) is not int or index not in by_index for index in wanted)
     ):
         strides = ", ".join(f"{level.index} (stride {level.stride})" for level in known)
         raise ModelError(f"out_indices is {out_indices!r}", expected=f"rising indices out of {strides}")
-    return [known[index] for index in wanted]
+    return [by_index[index] for index in wanted]
+
+
+def _first(levels: list[Level], count: int | None, name: str) -> list[Level]:
+    if count is not None and count > len(levels):
+        strides = ", ".join(str(level.stride) for level in levels)
+        raise ModelError(
+            f"timm's {name} has no {count} feature maps", expected=f"{len(levels)} at most (strides {strides})"
+        )
+    return levels[:count]
 
 
 def _multiple(name: str, backbone: nn.Module, levels: list[Level], channels_last: bool) -> int:
@@ -193,6 +207,6 @@ def _multiple(name: str, backbone: nn.Module, levels: list[Level], channels_last
         if gives(multiple, 2 * multiple):
             return int(multiple)
     raise ModelError(
-        f"timm's {name} takes images of one size only",
-        expected="a backbone that takes images of any size, such as resnet18 or convnext_tiny",
+        f"timm's {name} takes images of one size only, or its maps are not its strides' part of the image",
+        expected="a backbone that takes images of any size and pads its convolutions, such as resnet18 or convnext_tiny",
     )

@@ -117,8 +117,7 @@ def _on_backbone(name: str, num_classes: int, weights: str | None, width: int, d
     if not isinstance(name, str):
         raise ModelError(f"encoder is {name!r}", expected="the name of a timm backbone")
     name = name.removeprefix("timm:")
-    indices = None if depth is None else range(depth + 1)
-    encoder = timm_encoder(name, indices, finest=1)
+    encoder = timm_encoder(name, finest=1, count=None if depth is None else depth + 1)
     network = SegmentationNetwork(encoder, Expanding(encoder.channels, width), width, num_classes)
     if weights is not None:
         targets = [Target(network), backbone_target(name, encoder.backbone)]

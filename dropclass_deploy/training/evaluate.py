@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +53,10 @@ class TorchSegmenter:
         return mask
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was asked to stop and has no result."""
+
+
 def evaluate_network(
     model: nn.Module,
     dataset: Dataset,
@@ -61,6 +66,7 @@ def evaluate_network(
     rare: tuple[int, ...] = (),
     advance: Advance | None = None,
     processes: Processes | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Scores:
     """Pooled scores of ``model`` over every image of ``dataset``; the model's training mode is restored.
 
@@ -68,9 +74,11 @@ def evaluate_network(
         rare: ids of the rare classes (of the *training* pixels).
         processes: those that share the images; each image is evaluated by one of them and counted once, and all get the
             scores of the whole. Default this one alone.
+        stop: asked after each image; when it says yes on any process, all leave off.
 
     Raises:
         DataError: when the data set is empty.
+        EvaluationStoppedError: when it was stopped.
     """
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
@@ -78,11 +86,16 @@ def evaluate_network(
     count = len(dataset.classes)
     total = np.zeros((count, count), dtype=np.int64)
     processes = processes or Processes()
-    part = processes.part(len(dataset))
+    part, stopped = processes.part(len(dataset)), False
     with evaluating(model):
         for done, index in enumerate(part, start=1):
             mask = segment(dataset.image(index))
             total += confusion_matrix(dataset.mask(index), mask, count, dataset.classes.ignore_index)
             if advance is not None:
                 advance(done, len(part))
+            stopped = stop is not None and stop()
+            if stopped:
+                break
+    if stop is not None and processes.any(stopped):
+        raise EvaluationStoppedError
     return scores(processes.total_counts(total), rare)

@@ -83,6 +83,8 @@ def test_levels_can_be_chosen():
     assert timm_encoder("resnet18").channels == [64, 128, 256, 512]
     assert timm_encoder("resnet18", [0, 2]).channels == [64, 128]
     assert timm_encoder("vgg11").channels == [256, 512, 512, 512]
+    # timm numbers the maps of DLA from its full resolution on, which it gives only when asked.
+    assert timm_encoder("dla34").channels == [64, 128, 256, 512]
     model = build_model("timm:resnet18", 3, out_indices=[1, 2], width=8).eval()
     assert len(model.decoder.lateral) == 2
     with torch.no_grad():

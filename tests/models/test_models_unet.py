@@ -71,7 +71,7 @@ def test_the_backbones_normalisation_is_known():
         ({"depth": True}, r"depth is True; expected 1 … 6 steps"),
         ({"encoder": 18}, r"encoder is 18; expected the name of a timm backbone"),
         ({"encoder": "resnt18"}, r"timm has no backbone 'resnt18'; expected .* such as resnet18"),
-        ({"encoder": BACKBONE, "depth": 6}, r"out_indices .*; expected rising indices out of 0 \(stride 2\)"),
+        ({"encoder": BACKBONE, "depth": 6}, r"has no 7 feature maps; expected 5 at most \(strides 2, 4, 8, 16, 32\)"),
     ],
 )
 def test_options_out_of_range(options: dict[str, object], message: str):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,14 @@ def test_poly_agrees_with_torch() -> None:
 def test_warm_up_rises_to_the_full_rate() -> None:
     train = TrainSection(steps=10, lr=1.0, warmup_steps=4, schedule="constant")
     assert [learning_rate(train, step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_the_poly_rate_does_not_jump_where_the_warm_up_ends() -> None:
+    train = TrainSection(steps=1000, lr=1.0, warmup_steps=500, power=0.9)
+    rates = [learning_rate(train, step) for step in range(1000)]
+    # Neither part moves by more than a 500th of the full rate in a step.
+    assert max(abs(after - before) for before, after in itertools.pairwise(rates)) <= 1 / 500
+    assert rates[600] == pytest.approx(0.4**0.9)
 
 
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}

@@ -104,8 +104,8 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(tmp_path
             if step == 3:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
             return save(run, step, *rest)
-        from dropclass_deploy.training.loop import trainer
-        trainer.save_checkpoint = fill
+        from dropclass_deploy.training.loop import saving
+        saving.save_checkpoint = fill
         """
     )
     process = spawn(file, run, before=full)
@@ -131,7 +131,7 @@ def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(tmp_path: Path
     (newest / name).write_bytes((newest / name).read_bytes()[:-100])
     teller = Teller()
     train(recipe(), path, resume=True, reporter=teller)
-    assert any(f"{newest / name} cannot be read" in note and "before it" in note for note in teller.notes)
+    assert any(f"{newest / name} is damaged" in note and "before it" in note for note in teller.notes)
     assert any(note == "resuming at step 3 of 6" for note in teller.notes)
     assert same_weights(path, train(recipe(), tmp_path / "whole"))
 
@@ -142,7 +142,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(tmp_path: Path) -
         train(recipe(train__keep_last=1), path, reporter=Teller(step=4))
     (checkpoint_folders(path)[0] / "state.pt").write_bytes(b"")
     before = contents(path)
-    with pytest.raises(RunError, match=r"state\.pt cannot be read.*--overwrite"):
+    with pytest.raises(RunError, match=r"state\.pt is damaged.*--overwrite"):
         train(recipe(train__keep_last=1), path, resume=True)
     assert contents(path) == before
 
@@ -303,7 +303,7 @@ def test_a_loss_that_explodes_is_lost_and_a_noisy_one_is_not() -> None:
     assert all(watch.problem(2.0 + 0.1 * n) is None for n in range(30))
     assert watch.problem(300.0) is None
     assert "has exploded (the median of the last 31 was 3.5)" in str(watch.problem(1e4))
-    assert watch.problem(float("inf")) == "is not finite"
+    assert watch.problem(float("inf")) == "the loss is not finite"
     # A loss near zero may come back to an ordinary size.
     low = LossWatch()
     assert all(low.problem(1e-6) is None for _ in range(30))

@@ -16,13 +16,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.errors import DataError, DropclassError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.training.batches.augment import Augment, resize_pair
 from dropclass_deploy.training.recipe import TrainSection
 
 Pair = tuple[Tensor, Tensor]
+Batch = Pair | DropclassError
+"""An error of ours comes out of the loader like a batch, to be raised by whoever takes it: one that is raised in a worker
+process arrives with that process's traceback for a message."""
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
@@ -80,7 +83,7 @@ def key_for(seed: int, stream: int, number: int) -> int:
     return (state ^ (state >> 31)) & (2**63 - 1)
 
 
-class TrainingImages(TorchDataset[Pair]):
+class TrainingImages(TorchDataset[Batch]):
     """Augmented pairs of a data set: uint8 image (3, h, w) and uint8 mask (h, w)."""
 
     def __init__(self, dataset: Dataset, augment: Augment, preprocess: Preprocess, seed: int) -> None:
@@ -92,8 +95,13 @@ class TrainingImages(TorchDataset[Pair]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, item: tuple[int, int]) -> Pair:
-        index, number = item
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        try:
+            return self._pair(*item)
+        except DropclassError as error:
+            return error
+
+    def _pair(self, index: int, number: int) -> Pair:
         image = torch.from_numpy(self.dataset.image(index).copy()).permute(2, 0, 1)
         mask = torch.from_numpy(self.dataset.mask(index).copy())
         if self.size is not None:
@@ -103,7 +111,7 @@ class TrainingImages(TorchDataset[Pair]):
 
 def training_loader(
     dataset: Dataset, train: TrainSection, preprocess: Preprocess, *, start: int
-) -> tuple[DataLoader[Pair], StepBatches]:
+) -> tuple[DataLoader[Batch], StepBatches]:
     """Loader of (images uint8 (N, 3, h, w), labels uint8 (N, h, w)) for steps ``start`` … ``train.steps``, and its sampler.
 
     Raises:
@@ -146,15 +154,15 @@ def _closing_flag() -> Any:
     return flag
 
 
-def collate(pairs: list[Pair]) -> Pair:
-    """Stack pairs.
-
-    Raises:
-        DataError: when the images differ in size.
-    """
+def collate(items: list[Batch]) -> Batch:
+    """Stack pairs; the first error among them, or one for images that differ in size, instead."""
+    failed = next((item for item in items if isinstance(item, DropclassError)), None)
+    if failed is not None:
+        return failed
+    pairs = [item for item in items if not isinstance(item, DropclassError)]
     sizes = {tuple(image.shape[-2:]) for image, _ in pairs}
     if len(sizes) > 1:
-        raise DataError(
+        return DataError(
             f"one batch holds images of sizes {sorted(sizes)}",
             expected="one size",
             remedy="set train.crop: [height, width], or preprocess.size",

@@ -7,15 +7,19 @@ from importlib.metadata import version
 from typing import Any
 
 from dropclass_deploy import __version__
+from dropclass_deploy.core.errors import TrainingInterruptedError
 from dropclass_deploy.core.files import write_json
 from dropclass_deploy.core.metrics import percent, scores_json
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.evaluate import evaluate_network
+from dropclass_deploy.training.evaluate import EvaluationStoppedError, evaluate_network
+from dropclass_deploy.training.loop.failures import explained_evaluation_memory
+from dropclass_deploy.training.loop.run_setup import resume_hint
 from dropclass_deploy.training.loop.session import Session
-from dropclass_deploy.training.loop.validation import averaged, record
+from dropclass_deploy.training.loop.validation import as_it_ships, record
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
+from dropclass_deploy.training.runs.checkpoint import stored
 from dropclass_deploy.training.runs.run import EVALUATION, save_network, write_model_json
 from dropclass_deploy.training.task import Task
 
@@ -24,17 +28,33 @@ def conclude(session: Session, reporter: Reporter) -> None:
     """Save the networks, evaluate every deploy head, and write ``model.json`` last: it marks the run as complete.
 
     All processes share the evaluation; number 0 writes.
+
+    Raises:
+        TrainingInterruptedError: when a signal broke the evaluation off.
     """
     setup, main = session.setup, session.processes.rank == 0
-    with averaged(session):
+    with as_it_ships(session):
         if main:
-            save_network(setup.folder, setup.method)
-        evaluation = _evaluation(session, reporter)
-    if main:
+            with stored("the finished network", setup.folder):
+                save_network(setup.folder, setup.method)
+        evaluation = _evaluated(session, reporter)
+    if not main:
+        return
+    with stored("the finished run's figures", setup.folder):
         write_json(setup.folder / EVALUATION, evaluation)
         write_model_json(
             setup.folder, _model_json(setup.recipe, setup.task, setup.method, setup.preprocess, setup.built)
         )
+
+
+def _evaluated(session: Session, reporter: Reporter) -> dict[str, Any]:
+    try:
+        with explained_evaluation_memory():
+            return _evaluation(session, reporter)
+    except EvaluationStoppedError as error:
+        raise TrainingInterruptedError(
+            f"stopped by a signal while evaluating the finished training; {resume_hint(session.setup)}"
+        ) from error
 
 
 def _evaluation(session: Session, reporter: Reporter) -> dict[str, Any]:
@@ -50,6 +70,7 @@ def _evaluation(session: Session, reporter: Reporter) -> dict[str, Any]:
                 rare=task.classes.rare,
                 advance=advance,
                 processes=session.processes,
+                stop=lambda: session.signals.requested,
             )
         if head == "plain":
             record(session, result, reporter)

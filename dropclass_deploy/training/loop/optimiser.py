@@ -23,12 +23,13 @@ def build_optimiser(module: nn.Module, train: TrainSection) -> torch.optim.Optim
 
 
 def learning_rate(train: TrainSection, step: int) -> float:
-    """Learning rate of step 0 … steps − 1: linear warm-up, then lr · (1 − progress)^power ("poly"), or constant."""
-    if step < train.warmup_steps:
-        return train.lr * (step + 1) / train.warmup_steps
-    if train.schedule == "constant":
-        return train.lr
-    return float(train.lr * (1.0 - step / train.steps) ** train.power)
+    """Learning rate of step 0 … steps − 1: lr · (1 − progress)^power ("poly"), or constant.
+
+    During the first ``warmup_steps`` it is multiplied by a share that rises linearly to 1: no jump at their end.
+    """
+    share = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
+    decay = 1.0 if train.schedule == "constant" else (1.0 - step / train.steps) ** train.power
+    return float(share * train.lr * decay)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:

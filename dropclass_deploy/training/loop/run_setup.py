@@ -48,7 +48,7 @@ def set_up(
         built: dict[str, Any] = {"name": USER_MODEL, "options": {}, "weights": None}
     elif section is not None:
         network = build_model(section.name, len(train.classes), section.weights, **section.options)
-        default = default_preprocess(section.name)
+        default = default_preprocess(section.name, section.options.get("encoder"))
         built = {"name": section.name, "options": section.options, "weights": section.weights}
     task = study(recipe, train, val, reporter)
     spec = recipe.preprocess.resolve(default).model_copy(update={"value_range": task.train.value_range})

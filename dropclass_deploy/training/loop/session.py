@@ -17,13 +17,15 @@ from dropclass_deploy.training.dropclass.probe_run import untouched
 from dropclass_deploy.training.loop.failures import LossWatch
 from dropclass_deploy.training.loop.optimiser import build_optimiser
 from dropclass_deploy.training.loop.run_setup import Setup
+from dropclass_deploy.training.loop.stop_signals import StopSignals
 from dropclass_deploy.training.loop.weight_average import WeightAverage
 from dropclass_deploy.training.methods import Method, StepContext, StepLoss
 from dropclass_deploy.training.parallel.processes import Processes
 from dropclass_deploy.training.recipe import TrainSection
-from dropclass_deploy.training.records.journal import Journal
+from dropclass_deploy.training.records.journal import Journal, Meter
 from dropclass_deploy.training.records.trackers import log
-from dropclass_deploy.training.runs.checkpoint import Checkpoint, restore
+from dropclass_deploy.training.runs.checkpoint import Checkpoint, restore, stored
+from dropclass_deploy.training.runs.run import METRICS
 
 
 @dataclass
@@ -43,7 +45,11 @@ class Session:
         class_weight: (C,) or None.
         average: the moving average of the weights, or None.
         watch: over the loss.
+        signals: that ask the run to stop.
         step: steps done.
+        meter: of the steps since the last "train" record.
+        saved: the step of the last checkpoint, or None.
+        validation_due: whether the validation after ``step`` was broken off by a signal.
         drawn_at: when the curves were drawn last, by the monotonic clock.
     """
 
@@ -60,7 +66,11 @@ class Session:
     class_weight: Tensor | None
     average: WeightAverage | None
     watch: LossWatch
+    signals: StopSignals
     step: int
+    meter: Meter
+    saved: int | None = None
+    validation_due: bool = False
     drawn_at: float | None = None
 
     @property
@@ -81,7 +91,8 @@ class Session:
 
 def publish(session: Session, record: dict[str, Any], reporter: Reporter) -> None:
     """Write a record into the journal and send it to the trackers; only process 0 does."""
-    session.journal.write(record)
+    with stored(METRICS, session.folder):
+        session.journal.write(record)
     for problem in log(session.accelerator, record, session.step):
         reporter.note(problem)
 
@@ -118,7 +129,7 @@ def _has_unused_parameters(setup: Setup) -> bool:
     return unused
 
 
-def start(setup: Setup, accelerator: Accelerator, checkpoint: Checkpoint | None) -> Session:
+def start(setup: Setup, accelerator: Accelerator, signals: StopSignals, checkpoint: Checkpoint | None) -> Session:
     """Prepare a run for its first step, or the first after ``checkpoint``."""
     train, processes = setup.recipe.train, Processes.of(accelerator)
     module = setup.method.module.train()
@@ -150,5 +161,7 @@ def start(setup: Setup, accelerator: Accelerator, checkpoint: Checkpoint | None)
         class_weight=None if weight is None else torch.from_numpy(weight).float().to(processes.device),
         average=average,
         watch=LossWatch(),
+        signals=signals,
         step=step,
+        meter=Meter(train.batch_size),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.training.batches.augment import normalise
 from dropclass_deploy.training.batches.loader import key_for
-from dropclass_deploy.training.loop.failures import lost_loss
+from dropclass_deploy.training.loop.failures import lost_step
 from dropclass_deploy.training.loop.optimiser import learning_rate, set_learning_rate
 from dropclass_deploy.training.loop.session import Session
 from dropclass_deploy.training.methods import StepContext, StepLoss
@@ -32,7 +33,8 @@ def run_step(session: Session, images: Tensor, labels: Tensor) -> StepLoss:
         The loss terms over this process's images, scaled so that their mean over the processes is that of the step.
 
     Raises:
-        DropclassError: when the loss is not finite or has exploded; nothing was changed by this step then.
+        DropclassError: when the loss or the gradient is not finite, or the loss has exploded; the weights are then those
+            of before.
     """
     train, method = session.train, session.setup.method
     # Dropout and whatever else draws inside the network: the same in a resumed run, without a state to keep.
@@ -44,13 +46,13 @@ def run_step(session: Session, images: Tensor, labels: Tensor) -> StepLoss:
     shares = _shares(session, [part for _, part in parts], context)
     session.optimiser.zero_grad(set_to_none=True)
     losses = [
-        _backward(session, *part, context, share, number)
+        _backward(session, *part, context, share, last=number == len(parts) - 1)
         for number, (part, share) in enumerate(zip(parts, shares, strict=True))
     ]
-    if train.clip_norm:
-        session.accelerator.clip_grad_norm_(method.module.parameters(), train.clip_norm)
+    _refuse_lost_step(session, losses, _gradient_norm(session))
     session.optimiser.step()
-    if session.average is not None:
+    # A step that the gradient scaler of fp16 left out moved nothing.
+    if session.average is not None and not session.accelerator.optimizer_step_was_skipped:
         session.average.update(method.module)
     return _sum(losses)
 
@@ -75,18 +77,59 @@ def _shares(session: Session, parts: Sequence[Tensor], context: StepContext) -> 
 
 
 def _backward(
-    session: Session, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None, number: int
+    session: Session, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None, *, last: bool
 ) -> StepLoss:
     """Loss and gradients of one part; processes exchange gradients at the last one only."""
     inputs = normalise(images, session.scale, session.shift)
-    last = number == session.train.accumulate - 1
     with contextlib.nullcontext() if last else session.accelerator.no_sync(session.module):
         loss = _loss(session, inputs, labels, context, shares)
-        problem = session.watch.problem(float(loss.total.detach()))
-        if problem is not None:
-            raise lost_loss(problem, loss, session.train, context.step, _files(session, number), _last(session))
         session.accelerator.backward(loss.total)
     return loss
+
+
+def _gradient_norm(session: Session) -> Tensor:
+    """The norm of all gradients, before they are clipped to ``train.clip_norm``."""
+    parameters = [p for p in session.setup.method.module.parameters() if p.grad is not None]
+    if session.train.clip_norm:
+        norm = session.accelerator.clip_grad_norm_(parameters, session.train.clip_norm)
+        return torch.as_tensor(norm, device=session.device)
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def _refuse_lost_step(session: Session, losses: Sequence[StepLoss], norm: Tensor) -> None:
+    """Stop before the weights are touched: all processes together, each with the images of whoever lost it.
+
+    One look at the device a step, at all that has to be known.
+    """
+    totals = torch.stack([loss.total.detach().float() for loss in losses])
+    # The gradients of fp16 may overflow: its scaler leaves such a step out and goes on with a smaller scale.
+    usable = norm.float() if session.accelerator.scaler is None else torch.zeros_like(totals[0])
+    count = session.processes.count
+    loss, gradient = (session.processes.total(torch.stack([totals.sum(), usable])) / count).tolist()
+    problem = session.watch.problem(loss)
+    if problem is None and not math.isfinite(gradient):
+        problem = "the gradient is not finite, though the loss is,"
+    if problem is not None:
+        files = _files_of(
+            session, _guilty(totals.tolist(), gradient_only=math.isfinite(loss) and "gradient" in problem)
+        )
+        raise lost_step(problem, _sum(losses), session.train, session.step + 1, files, last_checkpoint(session.folder))
+
+
+def _guilty(totals: list[float], *, gradient_only: bool) -> list[tuple[int, float]]:
+    """(number, total) of this process's parts under suspicion: those that are not finite, else the one with the largest."""
+    if gradient_only:
+        return [(number, math.inf) for number in range(len(totals))]
+    lost = [(number, math.inf) for number, total in enumerate(totals) if not math.isfinite(total)]
+    return lost or [max(enumerate(totals), key=lambda part: part[1])]
+
+
+def _files_of(session: Session, parts: list[tuple[int, float]]) -> list[str]:
+    """The images of the worst parts of all processes."""
+    mine = [(total, _files(session, number)) for number, total in parts]
+    everyones = [part for process in session.processes.gathered(mine) for part in process]
+    worst = max(total for total, _ in everyones)
+    return [name for total, names in everyones if total == worst for name in names]
 
 
 def _loss(session: Session, inputs: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None) -> StepLoss:
@@ -113,10 +156,6 @@ def _files(session: Session, number: int) -> list[str]:
     first = session.processes.rank * mine + number * size
     indices = [index for index, _ in session.batches.items(session.step)[first : first + size]]
     return [str(data.image_path(index) or data.key(index)) for index in indices]
-
-
-def _last(session: Session) -> str:
-    return last_checkpoint(session.folder)
 
 
 def _sum(losses: Sequence[StepLoss]) -> StepLoss:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from dropclass_deploy.core.errors import TrainingInterruptedError
-from dropclass_deploy.core.progress import Advance, Reporter
+_SAME_WISH_S = 2.0
 
 
 class StopSignals:
-    """Context manager: ``requested`` turns true at the first SIGINT or SIGTERM; a second one acts as usual.
+    """Context manager: ``requested`` turns true at the first SIGINT or SIGTERM.
+
+    The state is then being saved, so that later SIGTERMs are not heard: a scheduler and torchrun may send one each. A second
+    Ctrl-C acts as usual; one within two seconds of the first signal means the same wish.
 
     Outside the main thread Python delivers no signals, and nothing is installed.
     """
@@ -23,6 +24,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -33,38 +35,13 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _request(self, _number: int, _frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
-
-class StoppableReporter:
-    """A reporter whose phases end with ``TrainingInterruptedError`` at the first report after a signal."""
-
-    def __init__(self, reporter: Reporter, signals: StopSignals, message: str) -> None:
-        self._reporter = reporter
-        self._signals = signals
-        self._message = message
-
-    def note(self, text: str) -> None:
-        """Passed on."""
-        self._reporter.note(text)
-
-    @contextmanager
-    def phase(self, title: str) -> Iterator[Advance]:
-        """The reporter's phase, watched."""
-        with self._reporter.phase(title) as advance:
-
-            def watched(done: int, total: int, status: str = "", /) -> None:
-                advance(done, total, status)
-                if self._signals.requested:
-                    raise TrainingInterruptedError(self._message)
-
-            yield watched
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.requested:
+            self.requested, self._since = True, now
+        elif number == signal.SIGINT and now - self._since > _SAME_WISH_S and callable(self._before[number]):
+            self._before[number](number, frame)

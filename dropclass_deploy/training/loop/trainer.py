@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from dropclass_deploy.core.errors import DropclassError, TrainingInterruptedError
@@ -19,18 +18,19 @@ from dropclass_deploy.core.progress import Advance, Reporter, Silent
 from dropclass_deploy.training.loop.conclusion import conclude
 from dropclass_deploy.training.loop.failures import explained_memory
 from dropclass_deploy.training.loop.optimiser import learning_rate
-from dropclass_deploy.training.loop.run_setup import Setup, resume_hint, set_up
+from dropclass_deploy.training.loop.run_setup import resume_hint, set_up
+from dropclass_deploy.training.loop.saving import go_on_from, refuse_other_data, save
 from dropclass_deploy.training.loop.session import Session, publish, start
 from dropclass_deploy.training.loop.step import run_step
-from dropclass_deploy.training.loop.stop_signals import StoppableReporter, StopSignals
+from dropclass_deploy.training.loop.stop_signals import StopSignals
 from dropclass_deploy.training.loop.validation import validate
 from dropclass_deploy.training.parallel.acceleration import accelerator_for
 from dropclass_deploy.training.parallel.batchnorm_sync import synchronised
 from dropclass_deploy.training.parallel.processes import Processes, check_batch
 from dropclass_deploy.training.recipe import Recipe, load_recipe
-from dropclass_deploy.training.records.journal import Meter
 from dropclass_deploy.training.records.trackers import check_trackers, finish, start_trackers
-from dropclass_deploy.training.runs.checkpoint import last_checkpoint, save_checkpoint
+from dropclass_deploy.training.runs.checkpoint import Checkpoint, read_checkpoint
+from dropclass_deploy.training.runs.lock import FolderLock
 from dropclass_deploy.training.runs.run import MODEL_JSON
 from dropclass_deploy.training.runs.run_folder import check_folder, new_folder, resume_point
 
@@ -70,67 +70,87 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     folder = Path(output)
-    with accelerator_for(recipe.train) as accelerator, StopSignals() as signals, explained_memory(recipe.train):
+    with accelerator_for(recipe.train) as accelerator, StopSignals() as signals, FolderLock() as lock:
+        processes = Processes.of(accelerator)
         reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
-        check_batch(recipe.train, Processes.of(accelerator))
+        check_batch(recipe.train, processes)
         check_trackers(recipe.train.trackers)
         if accelerator.is_main_process:
-            check_folder(folder, recipe, resume=resume, overwrite=overwrite)
+            check_folder(folder, recipe, lock, resume=resume, overwrite=overwrite)
         accelerator.wait_for_everyone()
         if resume and (folder / MODEL_JSON).is_file():
             reporter.note(f"{folder} is complete ({recipe.train.steps} steps): nothing to resume")
             return folder
-        checkpoint = resume_point(folder, recipe, reporter) if resume else None
-        # Number 0 looks at the data first: the others then find what it learnt in the cache.
-        with accelerator.main_process_first():
-            setup = set_up(recipe, folder, model, preprocess, reporter)
-        if not resume and accelerator.is_main_process:
-            new_folder(folder, recipe)
-        accelerator.wait_for_everyone()
-        session = start(setup, accelerator, checkpoint)
-        with synchronised(setup.method.module) if recipe.train.sync_batchnorm else nullcontext():
-            _train(session, signals, reporter)
-        accelerator.wait_for_everyone()
+        with explained_memory(recipe.train, processes.count):
+            checkpoint = _agreed_checkpoint(folder, recipe, processes, reporter) if resume else None
+            # Number 0 looks at the data first: the others then find what it learnt in the cache.
+            with accelerator.main_process_first():
+                setup = set_up(recipe, folder, model, preprocess, reporter)
+            if checkpoint is not None:
+                refuse_other_data(checkpoint, setup.task)
+            if not resume and accelerator.is_main_process:
+                new_folder(folder, recipe, lock, overwrite=overwrite)
+            accelerator.wait_for_everyone()
+            session = start(setup, accelerator, signals, checkpoint)
+            if checkpoint is not None:
+                go_on_from(session, checkpoint)
+            with synchronised(setup.method.module) if recipe.train.sync_batchnorm else nullcontext():
+                _train(session, reporter)
+            accelerator.wait_for_everyone()
     return folder
 
 
-def _train(session: Session, signals: StopSignals, reporter: Reporter) -> None:
+def _agreed_checkpoint(folder: Path, recipe: Recipe, processes: Processes, reporter: Reporter) -> Checkpoint | None:
+    """The checkpoint that number 0 chose: another process may see another state of a shared disk."""
+    checkpoint = resume_point(folder, recipe, reporter) if processes.rank == 0 else None
+    chosen = processes.of_first(None if checkpoint is None else str(checkpoint.folder))
+    return read_checkpoint(Path(chosen)) if checkpoint is None and chosen is not None else checkpoint
+
+
+def _train(session: Session, reporter: Reporter) -> None:
     """The steps, then the conclusion."""
     accelerator, recipe = session.accelerator, session.setup.recipe
     config = recipe.model_dump(mode="json", by_alias=True)
     start_trackers(accelerator, recipe.train.trackers, session.folder, session.folder.name, config, start=session.step)
     try:
-        _run_steps(session, signals, reporter)
-        _save(session)
-        message = f"stopped by a signal while evaluating the finished training; {resume_hint(session.setup)}"
-        conclude(session, StoppableReporter(reporter, signals, message))
+        _run_steps(session, reporter)
+        save(session)
+        conclude(session, reporter)
     finally:
         for problem in finish(accelerator):
             reporter.note(problem)
 
 
-def _run_steps(session: Session, signals: StopSignals, reporter: Reporter) -> None:
-    train = session.train
-    meter = Meter(train.batch_size)
+def _run_steps(session: Session, reporter: Reporter) -> None:
     if session.step:
-        reporter.note(f"resuming at step {session.step} of {train.steps}")
+        reporter.note(f"resuming at step {session.step} of {session.train.steps}")
+    if session.validation_due:
+        validate(session, reporter)
+        _stop_if_asked(session)
+    session.meter.restart()
     with reporter.phase("training") as advance:
-        for images, labels in session.loader:
-            meter.data_ready()
-            meter.add(run_step(session, images, labels))
+        for batch in session.loader:
+            session.meter.data_ready()
+            if isinstance(batch, DropclassError):
+                raise batch
+            session.meter.add(run_step(session, *batch))
             session.step += 1
-            _after_step(session, meter, advance, reporter)
-            # All stop after the same step, or the others would wait for ever.
-            if session.processes.any(signals.requested):
-                _save(session)
-                raise TrainingInterruptedError(
-                    f"stopped by a signal after step {session.step} of {train.steps}; {resume_hint(session.setup)}"
-                )
+            _after_step(session, advance, reporter)
+            _stop_if_asked(session)
 
 
-def _after_step(session: Session, meter: Meter, advance: Advance, reporter: Reporter) -> None:
+def _stop_if_asked(session: Session) -> None:
+    # All stop after the same step, or the others would wait for ever.
+    if session.processes.any(session.signals.requested):
+        save(session)
+        raise TrainingInterruptedError(
+            f"stopped by a signal after step {session.step} of {session.train.steps}; {resume_hint(session.setup)}"
+        )
+
+
+def _after_step(session: Session, advance: Advance, reporter: Reporter) -> None:
     """Log, validate and save when it is time."""
-    train, step = session.train, session.step
+    train, step, meter = session.train, session.step, session.meter
     if step % train.log_every == 0 or step == train.steps:
         record = meter.flush(step, train.steps, learning_rate(train, step - 1), session.processes)
         publish(session, record, reporter)
@@ -141,37 +161,11 @@ def _after_step(session: Session, meter: Meter, advance: Advance, reporter: Repo
         return
     if step % _every(train.validate_every, train.steps) == 0:
         validate(session, reporter)
-        meter.restart()
     if step % _every(train.checkpoint_every, train.steps) == 0:
-        _save(session)
-        meter.restart()
+        save(session)
+    meter.restart()
 
 
 def _every(asked: int, steps: int) -> int:
     """The interval asked for; 0 means a tenth of the run."""
     return asked or max(1, -(-steps // 10))
-
-
-def _save(session: Session) -> None:
-    """A checkpoint, from which a run goes on; never of a network that is lost."""
-    if session.processes.rank:
-        return
-    setup, scaler, average = session.setup, session.accelerator.scaler, session.average
-    _check_finite(setup, session.step)
-    state = {
-        "optimiser": session.optimiser.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
-        "average": None if average is None else average.state_dict(),
-    }
-    save_checkpoint(setup.folder, session.step, setup.recipe, setup.method, state, session.train.keep_last)
-
-
-def _check_finite(setup: Setup, step: int) -> None:
-    """A step may end with a finite loss and weights that are not: such a state must not replace a good one."""
-    for name, tensor in setup.method.module.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            train = setup.recipe.train
-            raise DropclassError(
-                f"{name} is not finite after step {step}: the training has diverged; {last_checkpoint(setup.folder)}; "
-                f"lower train.lr (now {train.lr:g}) or set train.clip_norm (now {train.clip_norm:g})"
-            )

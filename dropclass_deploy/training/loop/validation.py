@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from dropclass_deploy.core.errors import MissingExtraError
 from dropclass_deploy.core.files import atomic_folder, write_json
 from dropclass_deploy.core.metrics import Scores, percent, to_json
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.evaluate import evaluate_network
+from dropclass_deploy.training.evaluate import EvaluationStoppedError, evaluate_network
+from dropclass_deploy.training.loop.failures import explained_evaluation_memory
+from dropclass_deploy.training.loop.saving import check_finite
 from dropclass_deploy.training.loop.session import Session, publish
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.records.collapse import newly_collapsed
 from dropclass_deploy.training.records.curves import write_curves
-from dropclass_deploy.training.runs.run import BEST, save_network
+from dropclass_deploy.training.runs.checkpoint import stored
+from dropclass_deploy.training.runs.run import BEST, METRICS, save_network
 
 FIGURES = "figures.json"
 _DRAW_EVERY_S = 30.0
@@ -27,9 +30,15 @@ BESTS = {"miou": "miou", "rare_miou": "rare_miou"}
 
 
 def validate(session: Session, reporter: Reporter) -> None:
-    """Evaluate the network as it would ship now (the moving average, when there is one) and keep what follows."""
+    """Evaluate the network as it would ship now (the moving average, when there is one) and keep what follows.
+
+    A signal breaks it off: the run then saves where it stands, and the resumed one validates first.
+    """
     setup = session.setup
-    with averaged(session):
+    # A lost network must not become a best one.
+    check_finite(session)
+    session.validation_due = True
+    with as_it_ships(session), explained_evaluation_memory(), suppress(EvaluationStoppedError):
         result = evaluate_network(
             setup.method.model,
             setup.task.val,
@@ -37,8 +46,10 @@ def validate(session: Session, reporter: Reporter) -> None:
             device=session.device,
             rare=setup.task.classes.rare,
             processes=session.processes,
+            stop=lambda: session.signals.requested,
         )
         record(session, result, reporter)
+        session.validation_due = False
 
 
 def record(session: Session, result: Scores, reporter: Reporter) -> None:
@@ -50,11 +61,21 @@ def record(session: Session, result: Scores, reporter: Reporter) -> None:
     if all(known["step"] != session.step for known in session.journal.records("val")):
         publish(session, line, reporter)
     reporter.note(f"step {session.step}: val mIoU {percent(line['miou'])}, rare mIoU {percent(line['rare_miou'])}")
-    keep_best(session.folder, session.setup.method, line)
+    with stored(BEST, session.folder):
+        keep_best(session.folder, session.setup.method, line)
+    _name_collapsed(session, reporter)
+    draw_curves(session, reporter)
+
+
+def _name_collapsed(session: Session, reporter: Reporter) -> None:
+    """A line in the log and a record in the journal for each class that was lost just now."""
+    known = {(line["step"], line["class"]) for line in session.journal.records("collapse")}
     for lost in newly_collapsed(session.journal.records("val")):
         reporter.note(lost.note())
-        session.journal.write({"kind": "collapse", "step": session.step, "class": lost.name, "best": lost.best})
-    draw_curves(session, reporter)
+        if (session.step, lost.name) not in known:
+            line = {"kind": "collapse", "step": session.step, "class": lost.name, "best": lost.best}
+            with stored(METRICS, session.folder):
+                session.journal.write(line)
 
 
 def val_record(result: Scores, names: tuple[str, ...], step: int) -> dict[str, Any]:
@@ -94,12 +115,11 @@ def draw_curves(session: Session, reporter: Reporter) -> None:
 
 
 @contextmanager
-def averaged(session: Session) -> Iterator[None]:
-    """The network holds the moving average inside the block, when there is one."""
-    if session.average is None:
-        yield
-        return
-    with session.average.applied(session.setup.method.module):
+def as_it_ships(session: Session) -> Iterator[None]:
+    """Inside the block the network is what number 0 would save: the moving average, if any, and number 0's buffers."""
+    module = session.setup.method.module
+    with nullcontext() if session.average is None else session.average.applied(module):
+        session.processes.share_buffers(module)
         yield
 
 

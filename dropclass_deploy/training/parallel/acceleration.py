@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs
 
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.training.recipe import TrainSection
@@ -40,7 +41,9 @@ def accelerator_for(train: TrainSection) -> Iterator[Accelerator]:
         cpu=device == "cpu" or not cuda,
         mixed_precision=_PRECISION[train.precision],
         # The recipe's batch size is the whole batch, however many processes share it.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
+        # Number 0 may read a large data set for the first time while the others wait: longer than NCCL's ten minutes.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
         step_scheduler_with_optimizer=False,
     )
     try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.training.recipe import TrainSection
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,25 @@ class Processes:
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on any of them."""
         return bool(self.total(torch.tensor(int(flag))))
+
+    def gathered(self, thing: Thing) -> list[Thing]:
+        """One (small, picklable) thing of each process, in the order of their ranks."""
+        if self.count == 1:
+            return [thing]
+        things: list[Thing | None] = [None] * self.count
+        torch.distributed.all_gather_object(things, thing)
+        return cast("list[Thing]", things)
+
+    def of_first(self, thing: Thing) -> Thing:
+        """The (small, picklable) thing that number 0 has."""
+        return self.gathered(thing)[0]
+
+    @torch.no_grad()
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all of them the buffers of number 0, in place: BatchNorm's statistics of one process's images differ."""
+        if self.count > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
 
 def check_batch(train: TrainSection, processes: Processes) -> None:

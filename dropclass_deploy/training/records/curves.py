@@ -40,6 +40,7 @@ _BOOKKEEPING = {"kind", "step", "progress", "lr", "dropped", "images_per_s", "da
 # Inches, from the left and from the top. Fixed: a layout engine would draw all twice, and hundreds of labels take long.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _DPI = 13.0, 0.55, 0.3, 0.5, 100
 _TITLE, _TOP_HEIGHT, _BETWEEN = 0.35, 3.0, 0.95
+_LEGEND_ENTRIES = 4  # as many as the line of the title holds
 _STYLE = {
     "font.size": 9.0,
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the picture is the same everywhere
@@ -129,20 +130,29 @@ def _panel(figure: Any, left: float, top: float, width: float, height: float) ->
 
 
 def _draw_losses(axes: Any, train: Sequence[Record]) -> None:
-    axes.set_title("Loss terms")
+    axes.set_title("Loss")
     axes.set_xlabel("step")
     terms = {name: _points(train, (name,)) for name in _term_names(train)}
     for index, (name, points) in enumerate(terms.items()):
         # "loss" is the weighted sum of the others, and the first in the record.
         colour = INK if name == "loss" else COLOURS[index % len(COLOURS)]
-        label = "loss (total)" if name == "loss" else name
+        label = "total" if name == "loss" else name
         draw_series(axes, thinned(points), colour, width=1.4, label=f"{label}  {points[-1][1]:.3g}")
     if terms:
         axes.set_xlim(left=0)
         axes.set_ylim(*_loss_range([value for points in terms.values() for _, value in thinned(points)]))
-        axes.legend(frameon=False, loc="upper right")
+        _draw_legend(axes, len(terms))
     else:
         say_empty(axes, "no training step has been logged yet")
+
+
+def _draw_legend(axes: Any, entries: int) -> None:
+    """Beside the title, where no curve passes; where they are too many for that, where the fewest points lie."""
+    if entries > _LEGEND_ENTRIES:
+        axes.legend(loc="best", framealpha=0.9, edgecolor="none")
+    else:
+        beside = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": entries}
+        axes.legend(frameon=False, handlelength=1.2, columnspacing=1.2, borderaxespad=0.1, **beside)
 
 
 def _term_names(train: Sequence[Record]) -> list[str]:
@@ -173,7 +183,7 @@ def _draw_means(axes: Any, val: Sequence[Record]) -> None:
     if found:
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
-        axes.legend(frameon=False, loc="lower right")
+        _draw_legend(axes, 2)
     else:
         say_empty(axes, "no validation yet")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,12 @@ class Journal:
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def sync(self) -> None:
+        """Bring what was written to the disk: a checkpoint must not know of steps that the journal may lose."""
+        if self._enabled:
+            with self._path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
     def records(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind so far, those of before a resume included."""
         return [record for record in read_journal(self._path) if record.get("kind") == kind]
@@ -54,12 +61,15 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 class Meter:
     """Means of the loss terms, images a second and the share of time spent waiting for data, since the last flush.
 
+    The terms are summed where they are: reading them would make a GPU wait at each step.
+
     Args:
         batch_size: images of a step, over all processes.
     """
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
+        self._sums: dict[str, Any] = {}
         self._dropped: int | None = None
         self._clear()
 
@@ -77,9 +87,10 @@ class Meter:
     def add(self, loss: StepLoss) -> None:
         """Count a finished step."""
         for name, value in {"loss": loss.total.detach(), **loss.terms}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._dropped = loss.dropped
         self._steps += 1
+        self._timed += 1
         now = time.perf_counter()
         self._busy += now - self._mark
         self._mark = now
@@ -87,24 +98,45 @@ class Meter:
     def flush(self, step: int, steps: int, lr: float, processes: Processes) -> dict[str, Any]:
         """The record of the steps since the last flush; loss terms are those of all processes' images."""
         count = max(1, self._steps) * processes.count
-        sums = processes.total(torch.tensor(list(self._sums.values()), dtype=torch.float64)).tolist()
-        busy = max(self._busy, 1e-9)
+        sums = self._totals(processes)
+        # The rates are clocked when the device has done its work, which reading the sums has waited for.
+        now = time.perf_counter()
+        busy = max(self._busy + now - self._mark, 1e-9)
         record = {
             "kind": "train",
             "step": step,
             "progress": (step - 1) / steps,
             "lr": lr,
-            **{name: value / count for name, value in zip(self._sums, sums, strict=True)},
+            **{name: value / count for name, value in sums.items()},
             "dropped": self._dropped,
-            "images_per_s": self._batch_size * self._steps / busy,
+            "images_per_s": self._batch_size * self._timed / busy,
             "data_share": self._waiting / busy,
         }
         self._clear()
         return record
 
+    def state_dict(self, processes: Processes) -> dict[str, Any]:
+        """What the next record will hold of the steps so far, over all processes (all must call it)."""
+        return {"sums": self._totals(processes), "steps": self._steps, "dropped": self._dropped}
+
+    def load_state_dict(self, state: dict[str, Any], processes: Processes) -> None:
+        """Go on from a checkpoint; the rates begin anew."""
+        share = 1.0 if processes.rank == 0 else 0.0
+        device = processes.device
+        self._sums = {
+            name: torch.tensor(share * s, dtype=torch.float64, device=device) for name, s in state["sums"].items()
+        }
+        self._steps, self._dropped = state["steps"], state["dropped"]
+
+    def _totals(self, processes: Processes) -> dict[str, float]:
+        if not self._sums:
+            return {}
+        totals = processes.total(torch.stack([torch.as_tensor(value) for value in self._sums.values()]))
+        return dict(zip(self._sums, totals.tolist(), strict=True))
+
     def _clear(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._steps = 0
+        self._sums = {}
+        self._steps = self._timed = 0
         self._dropped = None
         self._waiting = 0.0
         self._busy = 0.0

@@ -106,8 +106,9 @@ def _started(name: str, folder: Path, run_name: str, config: Mapping[str, Any], 
 
 def _tensorboard(folder: Path, config: Mapping[str, Any], start: int) -> Any:
     # The empty name: Accelerate writes into FOLDER/NAME, and the run folder has its name already.
-    # The steps up to `start` stand; everything from the next one on is hidden as soon as this file is read.
-    tracker = LOGGER_TYPE_TO_CLASS[TENSORBOARD]("", str(folder / TENSORBOARD), purge_step=start + 1 if start else None)
+    # The steps up to `start` stand; everything from the next one on is hidden as soon as this file is read. At step 0
+    # too: a run killed before its first checkpoint has written points already.
+    tracker = LOGGER_TYPE_TO_CLASS[TENSORBOARD]("", str(folder / TENSORBOARD), purge_step=start + 1)
     tracker.start()
     # As text: store_init_configuration would write a second run into a subfolder, one more at each resume.
     text = json.dumps(config, indent=2, ensure_ascii=False, default=str)

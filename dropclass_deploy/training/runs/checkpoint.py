@@ -1,30 +1,32 @@
 """The states from which an interrupted run goes on: ``checkpoints/step-000184/``, each written whole or not at all.
 
 ``model.safetensors`` and ``branch.safetensors`` are the network as it stands in training (they can be another run's
-``model.weights``); ``state.pt`` is the rest. Nothing random is stored: every draw is keyed by (seed, step).
+``model.weights``); ``state.pt`` is the rest; ``files.json``, written last, has the hash of each. Nothing random is stored:
+every draw is keyed by (seed, step).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from dropclass_deploy.core.errors import DropclassError, RunError
-from dropclass_deploy.core.files import atomic_folder
+from dropclass_deploy.core.files import atomic_folder, sha256_of, write_json
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
 from dropclass_deploy.training.runs.run import CHECKPOINTS, load_network, save_network
 
-_FILE = "state.pt"
+_STATE, _FILES = "state.pt", "files.json"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -39,6 +41,7 @@ class Checkpoint:
         optimiser: its state dict.
         scaler: gradient scaler's state, or None.
         average: moving average's state, or None.
+        loop: where the loop stands, plain values: see ``training.loop.saving``.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class Checkpoint:
     optimiser: dict[str, Any]
     scaler: dict[str, Any] | None
     average: dict[str, Any] | None
+    loop: dict[str, Any]
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -60,31 +64,41 @@ def checkpoint_folders(run: Path) -> list[Path]:
     return sorted(found, key=_step_of, reverse=True)
 
 
+@contextmanager
+def stored(what: str, run: Path) -> Iterator[None]:
+    """A write into the run folder inside the block that the disk refuses becomes one line that says how to go on.
+
+    Raises:
+        DropclassError: naming the last good checkpoint.
+    """
+    try:
+        yield
+    except (DropclassError, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # torch and safetensors raise what they like when a write fails
+        raise DropclassError(
+            f"{what} could not be written ({_reason(error)}); {last_checkpoint(run)}; make room on the disk and resume"
+        ) from error
+
+
 def save_checkpoint(run: Path, step: int, recipe: Recipe, method: Method, state: dict[str, Any], keep: int) -> Path:
     """Write the state after ``step`` steps, then remove all but the ``keep`` newest.
 
     Args:
-        state: ``optimiser``, ``scaler`` and ``average`` of a ``Checkpoint``.
+        state: ``optimiser``, ``scaler``, ``average`` and ``loop`` of a ``Checkpoint``.
 
     Raises:
         DropclassError: when the disk refuses it; the checkpoints before are untouched.
     """
     folder = checkpoint_folder(run, step)
     content = {"step": step, "recipe": recipe.model_dump(mode="json", by_alias=True), **state}
-    try:
-        with atomic_folder(folder, overwrite=True) as temporary:
-            save_network(temporary, method)
-            with (temporary / _FILE).open("wb") as stream:
-                torch.save(content, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-    except Exception as error:  # torch and safetensors raise what they like when a write fails
-        if isinstance(error, MemoryError):
-            raise
-        raise DropclassError(
-            f"the checkpoint of step {step} could not be written ({_reason(error)}); {last_checkpoint(run)}; "
-            "make room on the disk and resume"
-        ) from error
+    with stored(f"the checkpoint of step {step}", run), atomic_folder(folder, overwrite=True) as temporary:
+        save_network(temporary, method)
+        with (temporary / _STATE).open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        write_json(temporary / _FILES, {path.name: sha256_of(path) for path in sorted(temporary.iterdir())})
     _remove_older(run, folder, keep)
     return folder
 
@@ -101,13 +115,31 @@ def newest_checkpoint(run: Path, note: Callable[[str], None]) -> Checkpoint | No
     problems = []
     for folder in checkpoint_folders(run):
         try:
-            return _read(folder)
+            return read_checkpoint(folder)
         except RunError as error:
             problems.append(str(error))
             note(f"{error}: going back to the checkpoint before it")
     if problems:
         raise RunError(problems[0], remedy="no older one is readable either: start again with --overwrite")
     return None
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint whose every file is as it was written.
+
+    Raises:
+        RunError: naming the file that is not.
+    """
+    path = folder / _FILES
+    try:
+        for name, digest in json.loads(path.read_bytes()).items():
+            path = folder / name
+            if sha256_of(path) != digest:
+                raise RunError(f"{path} is damaged (its hash is not the one in {_FILES})")
+        path = folder / _STATE
+        return Checkpoint(folder=folder, **torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, ValueError, AttributeError, RuntimeError, EOFError, TypeError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({_reason(error)})") from error
 
 
 def restore(checkpoint: Checkpoint, method: Method, optimiser: torch.optim.Optimizer, scaler: Any) -> None:
@@ -134,25 +166,12 @@ def last_checkpoint(run: Path) -> str:
     return f"the last good checkpoint is {folders[0]}" if folders else "no checkpoint had been written yet"
 
 
-def _read(folder: Path) -> Checkpoint:
-    path = folder / _FILE
-    try:
-        for path in sorted(folder.glob("*.safetensors")):
-            # Opening reads the header, which knows how long the file must be.
-            with safe_open(path, framework="pt"):
-                pass
-        path = folder / _FILE
-        return Checkpoint(folder=folder, **torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, TypeError, OSError) as error:
-        raise RunError(f"{path} cannot be read ({_reason(error)})") from error
-
-
 def _remove_older(run: Path, newest: Path, keep: int) -> None:
-    """Remove older checkpoints, those of a longer earlier attempt, and what killed writes left."""
+    """Remove older checkpoints and those of a longer earlier attempt."""
     folders = checkpoint_folders(run)
     ahead = [folder for folder in folders if _step_of(folder) > _step_of(newest)]
     behind = [folder for folder in folders if folder not in ahead]
-    for folder in [*ahead, *behind[keep:], *(run / CHECKPOINTS).glob(".step-*")]:
+    for folder in [*ahead, *behind[keep:]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

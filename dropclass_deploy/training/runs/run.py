@@ -24,8 +24,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.models import build_model
 from dropclass_deploy.training.dropclass import fold
 from dropclass_deploy.training.methods import DropClassMethod, Method, build_method
-from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe import load_recipe
+from dropclass_deploy.training.recipe import Recipe, load_recipe
 
 RECIPE = "recipe.yaml"
 MODEL = "model.safetensors"
@@ -37,7 +36,8 @@ CURVES = "curves.png"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 TENSORBOARD = "tensorboard"
-NAMES = (RECIPE, MODEL, BRANCH, MODEL_JSON, METRICS, EVALUATION, CURVES, CHECKPOINTS, BEST, TENSORBOARD)
+LOCK = ".lock"
+NAMES = (RECIPE, MODEL, BRANCH, MODEL_JSON, METRICS, EVALUATION, CURVES, CHECKPOINTS, BEST, TENSORBOARD, LOCK)
 LAST = "last"
 WEIGHTS = {LAST: "", "best-miou": f"{BEST}/miou", "best-rare-miou": f"{BEST}/rare_miou"}
 """Which of a run's networks → its folder in the run."""

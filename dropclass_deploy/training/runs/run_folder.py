@@ -7,23 +7,65 @@ from pathlib import Path
 from typing import Any
 
 from dropclass_deploy.core.errors import RecipeError, RunError
-from dropclass_deploy.core.files import refuse_existing, write_text
+from dropclass_deploy.core.files import is_scrap, recover, refuse_existing, write_text
 from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.training.recipe import Recipe, load_recipe, parse_recipe
 from dropclass_deploy.training.runs.checkpoint import Checkpoint, newest_checkpoint
-from dropclass_deploy.training.recipe import Recipe
-from dropclass_deploy.training.recipe import load_recipe, parse_recipe
-from dropclass_deploy.training.runs.run import METRICS, NAMES, RECIPE
+from dropclass_deploy.training.runs.lock import FolderLock
+from dropclass_deploy.training.runs.run import BEST, CHECKPOINTS, LOCK, METRICS, MODEL_JSON, NAMES, RECIPE
 
 
-def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written or resumed."""
+def check_folder(folder: Path, recipe: Recipe, lock: FolderLock, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written or resumed; lock one that is there and may be.
+
+    Raises:
+        RunError, RecipeError: saying what is there.
+    """
     if resume and overwrite:
         raise RunError("both --resume and --overwrite were given", expected="one of the two")
     if resume:
         _check_resumable(folder, recipe)
+        lock.take(folder)
+        for place in (folder, folder / CHECKPOINTS, folder / BEST):
+            recover(place)
         return
+    _refuse_other(folder, overwrite=overwrite)
+    if folder.is_dir() and overwrite:
+        lock.take(folder)
+
+
+def new_folder(folder: Path, recipe: Recipe, lock: FolderLock, *, overwrite: bool) -> None:
+    """Make the folder, or replace an earlier run: only now, when recipe, data and network have been found good.
+
+    Only what a run writes is removed, in an order that leaves a folder which ``--overwrite`` takes whenever it is cut
+    short: without the mark of a complete run first, with the journal that marks it as a run last.
+
+    Raises:
+        RunError, UserError: when another training began there meanwhile.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock.take(folder)
+    _refuse_other(folder, overwrite=overwrite)
+    for name in (MODEL_JSON, RECIPE):
+        (folder / name).unlink(missing_ok=True)
+    for old in [path for path in folder.iterdir() if _is_ours(path) and path.name not in {METRICS, LOCK}]:
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+    write_text(folder / METRICS, "")
+    write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def _refuse_other(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder with a run, unless it may be replaced, or with anything else."""
+    if not folder.is_dir():
+        refuse_existing(folder, overwrite=overwrite)
+        return
+    if all(path.name == LOCK or is_scrap(path) for path in folder.iterdir()):
+        return  # a start that was cut short
     refuse_existing(folder, overwrite=overwrite, marker=METRICS)
-    foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path)) if folder.is_dir() else []
+    foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
     if foreign:
         raise RunError(
             f"the output {folder} holds {foreign[0]!r}, which no run writes, and --overwrite replaces runs only",
@@ -31,20 +73,9 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool)
         )
 
 
-def new_folder(folder: Path, recipe: Recipe) -> None:
-    """Replace an earlier run: only now, when recipe, data and network have been found good; only what a run writes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [path for path in folder.iterdir() if _is_ours(path)]:
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink()
-    write_text(folder / RECIPE, recipe.to_yaml())
-
-
 def _is_ours(path: Path) -> bool:
     """Whether a run writes an entry of this name (unfinished atomic writes included)."""
-    return path.name in NAMES or (path.name.startswith(".") and path.suffix in {".tmp", ".old"})
+    return path.name in NAMES or is_scrap(path)
 
 
 def _check_resumable(folder: Path, recipe: Recipe) -> None:
@@ -66,6 +97,7 @@ def resume_point(folder: Path, recipe: Recipe, reporter: Reporter) -> Checkpoint
     """
     checkpoint = newest_checkpoint(folder, reporter.note)
     if checkpoint is None:
+        reporter.note(f"{folder} has no checkpoint yet: starting at its first step")
         return None
     before = parse_recipe(checkpoint.recipe, f"the recipe in {checkpoint.folder}")
     if before.digest() != recipe.digest():
