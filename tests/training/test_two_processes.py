@@ -18,7 +18,7 @@ from test_trainer import recipe, records
 
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.data.registry import open_dataset
-from dropclass_deploy.training import Recipe, train
+from dropclass_deploy.training import Recipe, evaluate_network, load_run, train
 from dropclass_deploy.training.parallel.processes import Processes, check_batch
 
 pytestmark = pytest.mark.slow
@@ -125,6 +125,17 @@ def test_parts_and_processes_together_make_the_same_step(runs: tuple[Path, Path]
     assert two["dropped"] == one["dropped"]
     # The statistics of four images instead of eight.
     assert two["ce"] == pytest.approx(one["ce"], rel=0.02)
+
+
+def test_without_synchronised_statistics_the_network_that_is_saved_is_the_one_evaluated(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "train__sync_batchnorm": False, "train__lr": 0.5}
+    result = train_together(recipe(**settings), tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    network = SmallNetwork(12)
+    loaded = load_run(tmp_path / "run", model=network)
+    alone = evaluate_network(network, open_dataset(DATA, "val"), loaded.preprocess)
+    assert loaded.evaluation is not None
+    assert alone.miou == pytest.approx(loaded.evaluation["heads"]["plain"]["miou"], rel=1e-12)
 
 
 def test_a_batch_that_the_processes_cannot_share_is_one_clear_line() -> None:
