@@ -32,7 +32,7 @@ floors: install
 	$(BIN)/lint-imports
 
 tests: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf demo-out build dist *.egg-info
