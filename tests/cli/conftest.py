@@ -54,7 +54,7 @@ def dropclass(capfd: pytest.CaptureFixture[str]) -> Command:
 def write_recipe(path: Path, **train: Any) -> Path:
     content = {
         "data": DATA,
-        "model": {"name": "lite0", "options": {"width": 8}},
+        "model": {"name": "unet", "options": {"width": 4, "depth": 2}},
         "train": {"steps": 4, "batch_size": 2, "crop": [32, 32], "device": "cpu", "validate_every": 4, **train},
     }
     path.write_text(yaml.safe_dump(content))

@@ -53,7 +53,7 @@ def run(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     content: dict[str, Any] = {
         "data": f"folder:{scans}",
-        "model": {"name": "lite0", "options": {"width": 8}},
+        "model": {"name": "unet", "options": {"width": 4, "depth": 2}},
         "train": {"steps": 2, "batch_size": 2, "crop": [32, 32], "device": "cpu"},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))

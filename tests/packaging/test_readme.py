@@ -53,7 +53,8 @@ def test_training_on_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines() if line.startswith("dropclass ")]
     assert [line[0] for line in lines] == ["check-data", "train", "export", "verify", "predict"]
     # The README's own lines, with a budget and a network small enough for a test.
-    lines[1] += ["--set", "train.steps=2", "--set", "model.options.width=8", "--set", "train.crop=[32, 32]"]
+    lines[1] += ["--set", "train.steps=2", "--set", "train.crop=[32, 32]"]
+    lines[1] += ["--set", "model={name: unet, options: {width: 4}}"]
     for line in lines:
         assert run(line) == 0, line
     assert len(list(Path("masks").glob("*.png"))) == 120

@@ -38,7 +38,7 @@ DATA = "synthetic:size=32x48,train=12,val=4,unbiased=2,seed=3"
 def recipe(**changes: Any) -> Recipe:
     content: dict[str, Any] = {
         "data": DATA,
-        "model": {"name": "lite0", "options": {"width": 8}},
+        "model": {"name": "unet", "options": {"width": 4, "depth": 2}},
         "method": {"name": "dropclass"},
         "train": {
             "steps": 6,
@@ -227,7 +227,7 @@ def test_plain_cross_entropy_has_one_head_and_no_branch(tmp_path: Path) -> None:
 def test_the_control_keeps_its_block_in_the_deployed_model(tmp_path: Path) -> None:
     path = train(recipe(method__name="ce+block"), tmp_path / "run")
     state = load_file(path / "model.safetensors")
-    assert state["classifier.block.conv.weight"].shape == (8, 8, 1, 1)
+    assert state["classifier.block.conv.weight"].shape == (4, 4, 1, 1)
     network = load_run(path).model
     assert not network.training
     images = torch.randn(1, 3, 32, 32)

@@ -100,7 +100,8 @@ def test_a_recipe_without_a_model_needs_one_from_the_caller(tmp_path: Path) -> N
 
 
 def test_part_of_the_preprocessing_keeps_the_rest_of_the_models_own(tmp_path: Path) -> None:
-    path = train(recipe(preprocess={"size": [32, 48]}, train__crop=None, train__steps=1), tmp_path / "run")
+    lite0 = {"name": "lite0", "options": {"width": 8}}  # whose own is not ImageNet's
+    path = train(recipe(model=lite0, preprocess={"size": [32, 48]}, train__crop=None, train__steps=1), tmp_path / "run")
     assert load_run(path).preprocess == Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=(32, 48))
 
 

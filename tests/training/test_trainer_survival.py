@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(tmp_path
         save = checkpoint.save_checkpoint
         def fill(run, step, *rest):
             if step == 3:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
             return save(run, step, *rest)
         from dropclass_deploy.training.loop import saving
         saving.save_checkpoint = fill
@@ -119,21 +119,6 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(tmp_path
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-000001", "step-000002"}
     train(recipe(train__checkpoint_every=1), run, resume=True)
     assert same_weights(run, train(recipe(train__checkpoint_every=1), tmp_path / "whole"))
-
-
-@pytest.mark.parametrize("name", ["state.pt", "model.safetensors", "branch.safetensors"])
-def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "run"
-    with pytest.raises(TrainingInterruptedError):
-        train(recipe(), path, reporter=Teller(step=4))
-    newest = checkpoint_folders(path)[0]
-    assert newest.name == "step-000004"
-    (newest / name).write_bytes((newest / name).read_bytes()[:-100])
-    teller = Teller()
-    train(recipe(), path, resume=True, reporter=teller)
-    assert any(f"{newest / name} is damaged" in note and "before it" in note for note in teller.notes)
-    assert any(note == "resuming at step 3 of 6" for note in teller.notes)
-    assert same_weights(path, train(recipe(), tmp_path / "whole"))
 
 
 def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -202,7 +187,7 @@ def _initial_state() -> dict[str, torch.Tensor]:
     from dropclass_deploy.models import build_model
 
     torch.manual_seed(0)
-    return build_model("lite0", CLASSES, width=8).state_dict()
+    return build_model("unet", CLASSES, width=4, depth=2).state_dict()
 
 
 class GroupNormed(nn.Module):
