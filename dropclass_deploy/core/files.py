@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +124,8 @@ def _sync_folder(path: Path) -> None:
     """Bring the names in a folder to the disk: a rename that a power cut undoes was none."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError:
-        pass  # some network file systems cannot do it, and then nothing can
+        with suppress(OSError):  # some network file systems cannot do it, and then nothing can
+            os.fsync(handle)
     finally:
         os.close(handle)
 

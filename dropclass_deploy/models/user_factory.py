@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from torch import nn
 from dropclass_deploy.core.errors import ModelError, UserError
 from dropclass_deploy.models.fitting import Target, load_fitting
 from dropclass_deploy.models.weights import Weights
+
+log = logging.getLogger("dropclass_deploy")
 
 
 def user_model(name: str, num_classes: int, weights: str | None, options: Mapping[str, Any]) -> nn.Module:
@@ -106,7 +109,7 @@ def _called(factory: Callable[..., Any], name: str, num_classes: int, options: M
             remedy="mend it, or model.options",
         ) from error
     except ValueError:
-        pass  # a callable written in C has no signature to compare
+        log.debug("the factory %s is written in C and has no signature to compare", name)
     try:
         network = factory(**arguments)
     except UserError:

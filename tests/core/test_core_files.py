@@ -12,6 +12,8 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import (
     atomic_folder,
     atomic_path,
+    is_scrap,
+    recover,
     refuse_existing,
     sha256_of,
     write_bytes,
@@ -206,3 +208,27 @@ def test_the_current_folder_can_be_the_output(tmp_path: Path, monkeypatch: pytes
         (folder / "new").touch()
     assert names_in(tmp_path) == ["here"]
     assert names_in(tmp_path / "here") == ["new"]
+
+
+def test_what_an_interrupted_replacement_moved_aside_goes_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".model.one.8f3k.old"
+    aside.mkdir()
+    (aside / "weights").write_text("good")
+    recover(tmp_path)
+    assert names_in(tmp_path) == ["model.one"]
+    assert (tmp_path / "model.one" / "weights").read_text() == "good"
+
+
+def test_what_was_replaced_or_never_finished_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / ".model.8f3k.old").mkdir()
+    (tmp_path / ".model.8f3k.old" / "weights").write_text("old")
+    (tmp_path / ".model.x9.tmp").mkdir()
+    (tmp_path / ".other.x9.old").mkdir()  # made, and nothing moved into it yet
+    (tmp_path / ".notes.txt.q.tmp").write_text("half")
+    (tmp_path / ".hidden").write_text("a user's")
+    (tmp_path / "a.tmp").write_text("a user's")
+    assert [name for name in names_in(tmp_path) if not is_scrap(tmp_path / name)] == [".hidden", "a.tmp", "model"]
+    recover(tmp_path)
+    assert names_in(tmp_path) == [".hidden", "a.tmp", "model"]
+    recover(tmp_path / "missing")

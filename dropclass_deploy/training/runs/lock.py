@@ -52,19 +52,19 @@ def _locked(path: Path) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise RunError(
-            f"another training is at work in {path.parent}",
-            remedy="wait for its end, or choose another folder with -o",
-        ) from error
-    except OSError:
-        pass  # a file system without locks: the training itself needs none
+    except OSError as error:
+        # A file system without locks raises others: the training itself needs none.
+        if isinstance(error, BlockingIOError):
+            os.close(handle)
+            raise RunError(
+                f"another training is at work in {path.parent}",
+                remedy="wait for its end, or choose another folder with -o",
+            ) from error
     return handle
 
 
 def _is_same_file(path: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
+        return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
