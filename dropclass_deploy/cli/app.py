@@ -18,6 +18,8 @@ from dropclass_deploy.cli.console import leave_stdout
 from dropclass_deploy.core.errors import DropclassError, GateRefusedError, UserError
 
 SUCCESS, FAILURE, MISTAKE, REFUSED = 0, 1, 2, 3
+_INTERRUPTED = 130
+"""What the parser returns for Ctrl-C, which it keeps to itself."""
 DEBUG = "--debug"
 
 app = typer.Typer(
@@ -73,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
         return _say(f"{error.filename or 'a file'}: {error.strerror or error}", _code_of(error), debug=debug)
     except Exception as error:
         return _unexpected(error, debug=debug)
+    if result == _INTERRUPTED:
+        return _say("interrupted", FAILURE, debug=debug)
     return result if isinstance(result, int) else SUCCESS
 
 

@@ -46,7 +46,7 @@ def find_images(folder: Path) -> dict[str, Path]:
     """Image files of a folder by stem; hidden files and other kinds are skipped.
 
     Raises:
-        DataError: when the folder is missing or two images share a stem.
+        DataError: when the folder is missing, two images share a stem, or a link leads nowhere.
     """
     return _by_stem(folder, IMAGE_SUFFIXES)
 
@@ -112,7 +112,14 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         raise DataError(f"the folder {folder} does not exist", expected="a folder of image files")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        if path.is_symlink() and not path.exists():
+            raise DataError(
+                f"{path} is a link to {path.readlink()}, which is not there",
+                remedy="bring the files back (is the disk mounted?), or remove the link",
+            )
+        if not path.is_file():
             continue
         if path.stem in found:
             raise DataError(

@@ -94,6 +94,7 @@ def _find_splits(root: Path, written: SplitRules | None) -> _Splits:
         return {name: _by_list(whole, path) for name, path in lists.items()}
     folders = _sub_folders(root)
     if folders:
+        _refuse_loose_images(whole, folders)
         return {name: _every(places) for name, places in folders.items()}
     if not whole.exist():
         raise DataError(
@@ -114,6 +115,18 @@ def _sub_folders(root: Path) -> dict[str, _Places]:
     above = {path.name: _Places(path / "images", path / "masks") for path in root.glob("*")}
     found = {name: places for name, places in below.items() if places.exist()}
     return found or {name: places for name, places in above.items() if places.exist()}
+
+
+def _refuse_loose_images(whole: _Places, folders: Mapping[str, _Places]) -> None:
+    """Images beside folders of splits belong to none of them, and would be left out without a word."""
+    loose = find_images(whole.images) if whole.exist() else {}
+    if loose:
+        first = next(iter(loose.values())).name
+        raise DataError(
+            f"{whole.images} holds the splits {', '.join(sorted(folders))} and {len(loose)} images beside them ({first})",
+            expected="every image in the folder of its split, or no such folders",
+            remedy="move them, or write splits: into classes.yaml",
+        )
 
 
 def _by_rules(places: _Places, rules: Sequence[str], where: str) -> Callable[[], SplitFiles]:

@@ -23,6 +23,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.export import graphs
 from dropclass_deploy.export.networks import ResizedLogits, checked_classes, deployable, first_line, run_example
 from dropclass_deploy.export.shapes import Shape, checked_shape, describe_shape, fixed_size
+from dropclass_deploy.export.size_check import refuse_one_sized
 
 # Odd in both directions and unequal, so that a network which halves and doubles shows its true output size.
 _ODD = (137, 171)
@@ -87,7 +88,8 @@ def trace(model: nn.Module, shape: Shape, opset: int = 18) -> Traced:
     """Trace ``model`` into an ONNX graph with the given static and dynamic dimensions.
 
     Raises:
-        ModelError: when the network cannot be traced, has too many classes, or the opset is not offered.
+        ModelError: when the network cannot be traced, has too many classes, goes another way at other sizes than at the
+            traced one while height and width are dynamic, or the opset is not offered.
         MissingExtraError: when onnxscript is not installed.
     """
     if opset not in graphs.OPSETS:
@@ -99,7 +101,9 @@ def trace(model: nn.Module, shape: Shape, opset: int = 18) -> Traced:
     example, logits = _example(network, shape)
     num_classes = checked_classes(logits.shape[1])
     resize = logits.shape[-2:] != example.shape[-2:]
-    graph = graphs.tidy(_convert(ResizedLogits(network, resize), example, shape, opset))
+    resized = ResizedLogits(network, resize).eval()
+    graph = graphs.tidy(_convert(resized, example, shape, opset))
+    refuse_one_sized(graph, resized, shape)
     return Traced(graph, num_classes, opset)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.core.preprocess import Preprocess
@@ -187,7 +188,7 @@ def _first(levels: list[Level], count: int | None, name: str) -> list[Level]:
 
 
 def _multiple(name: str, backbone: nn.Module, levels: list[Level], channels_last: bool) -> int:
-    """1 where the backbone takes every size and rounds up; else the number that it wants the sides divisible by."""
+    """1 where the backbone takes every size, in one way, and rounds up; else what it wants the sides divisible by."""
 
     def gives(height: int, width: int) -> bool:
         try:
@@ -199,14 +200,51 @@ def _multiple(name: str, backbone: nn.Module, levels: list[Level], channels_last
         sizes = [tuple(one.shape[first : first + 2]) for one in maps]
         return sizes == [(math.ceil(height / level.stride), math.ceil(width / level.stride)) for level in levels]
 
-    if gives(1, 1) and gives(33, 47):
+    if gives(1, 1) and gives(33, 47) and _one_way(backbone, [(33, 47), (64, 128), (96, 32)]):
         return 1
+    stride = levels[-1].stride
     config = get_pretrained_cfg(name)
-    candidates = [levels[-1].stride, *([config.input_size[-1]] if config is not None else [])]
-    for multiple in candidates:
-        if gives(multiple, 2 * multiple):
+    candidates = [stride, 2 * stride, *([config.input_size[-1]] if config is not None else [])]
+    taken = [multiple for multiple in candidates if gives(multiple, 2 * multiple)]
+    if not taken:
+        raise ModelError(
+            f"timm's {name} takes images of one size only, or its maps are not its strides' part of the image",
+            expected="a backbone that takes images of any size and pads its convolutions, such as resnet18 or convnext_tiny",
+        )
+    for multiple in taken:
+        if _one_way(backbone, [(multiple, 2 * multiple), (2 * multiple, 4 * multiple), (3 * multiple, multiple)]):
             return int(multiple)
-    raise ModelError(
-        f"timm's {name} takes images of one size only, or its maps are not its strides' part of the image",
-        expected="a backbone that takes images of any size and pads its convolutions, such as resnet18 or convnext_tiny",
-    )
+    return int(taken[0])
+
+
+class _Fitting(TorchDispatchMode):
+    """The operators inside the block that fit maps to sizes (resize, pad, roll), by name.
+
+    Others tell nothing: a reshape is a view or a copy, as the strides of the moment have it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(word in str(func) for word in ("upsample", "pad", "roll")):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _one_way(backbone: nn.Module, sizes: list[tuple[int, int]]) -> bool:
+    """Whether images of these sizes are fitted by the same operators.
+
+    A network that asks for the size and then pads or resizes, or not, is traced into a graph that always does what it did
+    for the traced size (MobileViT does so for its patches).
+    """
+    ways = []
+    for height, width in sizes:
+        try:
+            with torch.no_grad(), evaluating(backbone), _Fitting() as fitting:
+                backbone(torch.zeros(1, 3, height, width))
+        except Exception:  # noqa: BLE001, RUF100 (as above)
+            return False
+        ways.append(fitting.names)
+    return all(way == ways[0] for way in ways)

@@ -68,7 +68,7 @@ def _current_folder_importable() -> Iterator[None]:
 def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except Exception as error:  # the user's code may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # the user's code may raise anything while it is imported
         missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
         if missing:
             raise ModelError(
@@ -114,13 +114,13 @@ def _called(factory: Callable[..., Any], name: str, num_classes: int, options: M
         network = factory(**arguments)
     except UserError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ModelError(f"the factory {name} raised {_reason(error)}", remedy="mend it, or model.options") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"the factory {name} returned a {type(network).__name__}", expected="a torch.nn.Module")
     return network
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

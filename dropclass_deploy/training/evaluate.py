@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.errors import DataError, ModelError
 from dropclass_deploy.core.metrics import Scores, confusion_matrix, scores
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
@@ -44,13 +44,32 @@ class TorchSegmenter:
         resized = image if self.preprocess.size is None else resize_image(image, self.preprocess.size)
         tensor = torch.from_numpy(self.preprocess.normalise(resized)).to(self.device)
         with torch.inference_mode():
-            logits = logits_of(self.model(tensor)).float()
+            logits = self._logits(tensor)
             # Two steps, as deployed: model.onnx gives logits at the network's input size.
             for size in (tensor.shape[-2:], image.shape[:2]):
                 if logits.shape[-2:] != size:
                     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
             mask: npt.NDArray[np.uint8] = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         return mask
+
+    def _logits(self, tensor: torch.Tensor) -> torch.Tensor:
+        try:
+            return logits_of(self.model(tensor)).float()
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            if not _is_about_size(reason):
+                raise
+            height, width = tensor.shape[-2:]
+            raise ModelError(
+                f"the network cannot take an image of {width}×{height} pixels ({reason})",
+                expected="a network that takes the images to evaluate as they are",
+                remedy="set preprocess.size: [height, width] to the size that it takes",
+            ) from error
+
+
+def _is_about_size(reason: str) -> bool:
+    """Whether torch's words are about shapes that do not fit, and not about memory or a device."""
+    return any(word in reason.lower() for word in ("size of tensor", "sizes of tensors", "shape", "output size"))
 
 
 class EvaluationStoppedError(Exception):

@@ -189,7 +189,18 @@ def _instance_ids(root: Path) -> None:
     Image.fromarray(ids).save(root / "masks" / "00.png")
 
 
+def _photographs_that_viewers_turn(root: Path) -> None:
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    for index in range(COUNT):
+        path = root / "images" / f"{index:02d}.png"
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"), exif=turn)
+        path.unlink()
+
+
 HOSTILE = (
+    Hostile("turned", _photographs_that_viewers_turn, "image-turned", "warning", ("10 images", "EXIF", "-auto-orient")),
     Hostile("truncated image", _truncated_image, "image-unreadable", "error", ("03.png cannot be read", "truncated")),
     Hostile("text as mask", _mask_is_text, "mask-unreadable", "error", ("04.png cannot be read", "no image format")),
     Hostile(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_folders import write_sound_folder
 from PIL import Image
 
 from dropclass_deploy.core.errors import DataError
@@ -205,3 +206,24 @@ def test_an_image_that_is_a_text_file_is_named(make_folder: Builder) -> None:
         dataset.image(0)
     with pytest.raises(DataError, match=r"01\.png cannot be read as an image"):
         dataset.mask(0)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    root = write_sound_folder(tmp_path)
+    (root / "masks" / "02.png").unlink()
+    (root / "masks" / "02.png").symlink_to("/mnt/a-disk-that-is-gone/02.png")
+    with pytest.raises(
+        DataError, match=r"02\.png is a link to /mnt/a-disk-that-is-gone/02\.png, which is not there; bring"
+    ):
+        open_dataset(f"folder:{root}", "train")
+
+
+def test_images_beside_the_folders_of_splits_are_not_left_out(tmp_path: Path) -> None:
+    root = write_sound_folder(tmp_path)
+    for kind in ("images", "masks"):
+        (root / kind / "train").mkdir()
+        (root / kind / "00.png").rename(root / kind / "train" / "00.png")
+    with pytest.raises(
+        DataError, match=r"images holds the splits train and 9 images beside them \(01\.png\).*write splits"
+    ):
+        open_dataset(f"folder:{root}", "train")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_folders import COUNT, sound_mask, write_sound_folder
+from hostile_folders import COUNT, WIDTH, sound_mask, write_sound_folder
 from PIL import Image
 
 from dropclass_deploy.data.doctor import Report, examine
@@ -34,48 +37,90 @@ def examined(root: Path, **options: bool) -> Report:
     return examine(layout, **options)
 
 
-def spoil(root: Path) -> None:
-    """Replace every file's bytes and leave its size and time: whoever reads one now notices."""
-    for path in [*(root / "images").iterdir(), *(root / "masks").iterdir()]:
-        before = path.stat()
-        path.write_bytes(b"x" * before.st_size)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+_listeners: list[set[Path]] = []
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _listeners and isinstance(arguments[0], str | bytes | os.PathLike):
+        for heard in _listeners:
+            heard.add(Path(os.fsdecode(arguments[0])))
+
+
+sys.addaudithook(_hear)  # Python has no way to take a hook out again
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[set[Path]]:
+    """The image and mask files that are opened inside the block, by name below ``root``; complete after it."""
+    heard: set[Path] = set()
+    names: set[Path] = set()
+    _listeners.append(heard)
+    try:
+        yield names
+    finally:
+        _listeners.remove(heard)
+        names |= {path.relative_to(root) for path in heard if path.parent.parent == root}
+
+
+def every_file(root: Path) -> set[Path]:
+    return {path.relative_to(root) for path in root.glob("*/*.png")}
 
 
 def test_unchanged_files_are_not_opened_again(root: Path, cache: Path) -> None:
-    first = examined(root)
-    spoil(root)
-    second = examined(root)
+    with opened(root) as names:
+        first = examined(root)
+    assert names == every_file(root)
+    assert len(names) == 2 * COUNT
+    with opened(root) as names:
+        second = examined(root)
+    assert names == set()
     assert first.to_json() == second.to_json()
     assert second.findings == ()
 
 
-def test_without_the_cache_every_file_is_opened(root: Path, cache: Path) -> None:
+def test_when_the_cache_is_not_believed_every_file_is_opened_and_kept(root: Path, cache: Path) -> None:
     examined(root)
-    spoil(root)
-    report = examined(root, cached=False)
-    assert {finding.kind: finding.count for finding in report.findings} == {
-        "image-unreadable": COUNT,
-        "mask-unreadable": COUNT,
-    }
+    with opened(root) as names:
+        examined(root, cached=False)
+    assert names == every_file(root)
+    with opened(root) as names:
+        examined(root)
+    assert names == set()
 
 
 def test_a_changed_file_is_read_again_and_only_that_one(root: Path, cache: Path) -> None:
     examined(root)
-    spoil(root)
     mask = sound_mask(3)
     mask[0, 0] = 99
     Image.fromarray(mask).save(root / "masks" / "03.png")
-    assert [(finding.kind, finding.files) for finding in examined(root).findings] == [
+    with opened(root) as names:
+        report = examined(root)
+    assert names == {Path("masks/03.png")}
+    assert [(finding.kind, finding.files) for finding in report.findings] == [
         ("values-unknown", (root / "masks" / "03.png",))
     ]
 
 
+def test_an_edit_that_keeps_size_and_time_is_noticed(root: Path, cache: Path) -> None:
+    path = root / "masks" / "03.bmp"
+    (root / "masks" / "03.png").unlink()
+    Image.fromarray(sound_mask(3)).save(path)
+    assert examined(root).findings == ()
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-WIDTH] = 99
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert [finding.kind for finding in examined(root).findings] == ["values-unknown"]
+
+
 def test_a_touched_file_is_read_again(root: Path, cache: Path) -> None:
     examined(root)
-    spoil(root)
     os.utime(root / "images" / "00.png")
-    assert [finding.kind for finding in examined(root).findings] == ["image-unreadable"]
+    with opened(root) as names:
+        examined(root)
+    assert names == {Path("images/00.png")}
 
 
 def test_a_damaged_file_is_looked_at_again(root: Path, cache: Path) -> None:
@@ -91,18 +136,21 @@ def test_a_damaged_file_is_looked_at_again(root: Path, cache: Path) -> None:
 
 def test_another_class_table_needs_no_reading(root: Path, cache: Path) -> None:
     examined(root)
-    spoil(root)
     table = (root / "classes.yaml").read_text().replace("value: 3", "value: 4")
     (root / "classes.yaml").write_text(table)
-    assert [finding.kind for finding in examined(root).findings] == ["values-unknown"]
+    with opened(root) as names:
+        report = examined(root)
+    assert names == set()
+    assert [finding.kind for finding in report.findings] == ["values-unknown"]
 
 
 def test_another_value_range_reads_again(root: Path, cache: Path) -> None:
     examined(root)
-    spoil(root)
     with (root / "classes.yaml").open("a") as stream:
         stream.write("value_range: [0, 4095]\n")
-    assert {finding.kind for finding in examined(root).findings} == {"image-unreadable", "mask-unreadable"}
+    with opened(root) as names:
+        examined(root)
+    assert names == every_file(root)
 
 
 @pytest.mark.parametrize(

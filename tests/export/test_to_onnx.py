@@ -185,3 +185,22 @@ def test_network_that_halves_and_doubles_keeps_odd_sizes(tmp_path: Path, preproc
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.ConvTranspose2d(8, 4, 2, 2))
     export_mask(model, preprocess, tmp_path / "model.onnx", DYNAMIC)
     assert session(tmp_path / "model.onnx").run(None, {"image": noise((1, 21, 27))})[0].shape == (1, 21, 27)
+
+
+class TurnsOddSizes(torch.nn.Module):
+    """Does something else where the height is odd, as networks with patches do where they must pad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.flip(3) if images.shape[-2] % 2 else images)
+
+
+def test_a_network_whose_way_depends_on_the_size_is_refused_unless_the_size_is_fixed(tmp_path):
+    with pytest.raises(ModelError, match=r"goes another way at 192×96 pixels .* logits are \d+% off.*--shape 1xHxW"):
+        export_logits(TurnsOddSizes(), tmp_path / "dynamic.onnx", (None, None, None))
+    assert not (tmp_path / "dynamic.onnx").exists()
+    export_logits(TurnsOddSizes(), tmp_path / "fixed.onnx", (1, 64, 96))

@@ -42,6 +42,7 @@ def test_its_normalisation_is_imagenets():
         (f"{HERE}:not_callable", r"'factories_for_tests:not_callable' is a int; expected a function or class"),
         (f"{HERE}:without_classes", r"does not fit: .*; expected one that is called as factory\(num_classes=…\)"),
         (f"{HERE}:raises", r"factories_for_tests:raises raised RuntimeError: the disk of my encoder is gone; mend it"),
+        (f"{HERE}:exits", r"factories_for_tests:exits raised SystemExit: 0; mend it"),
         (f"{HERE}:returns_nothing", r"returned a NoneType; expected a torch.nn.Module"),
     ],
 )

@@ -19,7 +19,14 @@ from small_network import SmallNetwork
 from test_trainer import DATA, contents, recipe, records
 from torch import Tensor, nn
 
-from dropclass_deploy.core.errors import DataError, DropclassError, RecipeError, RunError, TrainingInterruptedError
+from dropclass_deploy.core.errors import (
+    DataError,
+    DropclassError,
+    ModelError,
+    RecipeError,
+    RunError,
+    TrainingInterruptedError,
+)
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.training import train
@@ -174,6 +181,15 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: 
 # Signals
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Python's own Ctrl-C: a job that a script puts into the background is started without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_later_sigterms_mean_the_same_wish(monkeypatch: pytest.MonkeyPatch) -> None:
     with StopSignals() as signals:
         assert not signals.requested
@@ -438,3 +454,21 @@ def test_a_reader_that_was_killed_points_to_the_workers(message: str) -> None:
     section = recipe(train__workers=4).train
     with pytest.raises(RecipeError, match=r"lower train\.workers \(now 4"), explained_memory(section):
         raise RuntimeError(message)
+
+
+class OneSize(SmallNetwork):
+    """Adds a map of 32×32, which it cannot do for any other size."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.position = nn.Parameter(torch.zeros(1, 8, 32, 32))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"out": self.head(self.body(images) + self.position)}
+
+
+def test_a_network_of_one_size_that_cannot_be_validated_is_a_clear_mistake(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"cannot take an image of 48×32 pixels \(The size of tensor.*preprocess\.size"
+    ):
+        train(recipe(method__name="ce"), tmp_path / "run", model=OneSize(CLASSES))

@@ -1,8 +1,9 @@
 """Facts kept from one run to the next, so that unchanged files are not read twice.
 
 One JSON file a data place, in ``$DROPCLASS_CACHE/doctor``, else ``$XDG_CACHE_HOME/dropclass_deploy/doctor``, else
-``~/.cache/dropclass_deploy/doctor``. A file counts as unchanged while path, size and modification time are. The cache is a
-convenience: where it cannot be read or written, the files are read again and nobody is told.
+``~/.cache/dropclass_deploy/doctor``. A file counts as unchanged while its path, size, modification time and change time
+are: a tool may set the modification time back, the change time is the system's own. The cache is a convenience: where it
+cannot be read or written, the files are read again and nobody is told.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dropclass_deploy.core.preprocess import ValueRange
 from dropclass_deploy.data.doctor.facts import SCHEMA, FileFacts
 
 Facts = TypeVar("Facts", bound=FileFacts)
-Stamp = tuple[int, int]
-"""Size in bytes and modification time in ns."""
+Stamp = tuple[int, int, int]
+"""Size in bytes, modification time and change time in ns."""
 
 
 def cache_folder() -> Path | None:
@@ -41,7 +42,7 @@ def stamp_of(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class FactsCache:
@@ -51,13 +52,16 @@ class FactsCache:
         folder: of the cache; None keeps nothing.
         place: of the data; each has a file of its own.
         value_range: facts found under another range are not believed.
+        believed: whether what is known counts; if not, all is found anew and kept.
     """
 
-    def __init__(self, folder: Path | None, place: Path, value_range: ValueRange | None) -> None:
+    def __init__(
+        self, folder: Path | None, place: Path, value_range: ValueRange | None, *, believed: bool = True
+    ) -> None:
         key = hashlib.sha256(str(place.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
         self._path = folder / f"{key}.json" if folder is not None else None
         self._header = {"schema": SCHEMA, "value_range": list(value_range) if value_range else None}
-        self._entries = self._load()
+        self._entries = self._load() if believed else {}
         self._changed = False
 
     def get(self, kind: type[Facts], path: Path, stamp: Stamp | None) -> Facts | None:

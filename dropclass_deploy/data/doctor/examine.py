@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.data.dataset import Dataset
@@ -34,13 +33,12 @@ def examine(
         layout: of the data set, from ``registry.survey``.
         splits: to look at, the training split first: its pixels say which classes are rare.
         reporter: told how far the reading is.
-        cached: believe and keep what is known about unchanged files (see ``doctor.cache``).
+        cached: believe what is known about unchanged files (see ``doctor.cache``); what is found is kept either way.
 
     Raises:
         DataError: when there is no such split. Whatever is wrong with the files is in the report.
     """
-    folder: Path | None = cache_folder() if cached else None
-    cache = FactsCache(folder, layout.place, layout.value_range)
+    cache = FactsCache(cache_folder(), layout.place, layout.value_range, believed=cached)
     evidence = gather(layout, splits, reporter or Silent(), cache)
     findings = [finding for check in CHECKS for finding in check(evidence)]
     return _report(layout.spec, evidence, findings)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dropclass_deploy.core.classes import Colour
 from dropclass_deploy.core.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_VALUES = 512
 """Distinct values (or colours) of a mask that are listed; a mask of classes holds at most 255."""
 
@@ -70,9 +70,16 @@ class ImageFacts(FileFacts):
 
     Attributes:
         digest: SHA-256 of the decoded pixels: equal for two encodings of the same picture; "" with a problem.
+        orientation: of the EXIF tag, 1–8: 1 as stored, 6 to be shown turned by a quarter.
     """
 
     digest: str = ""
+    orientation: int = 1
+
+    @property
+    def turned(self) -> bool:
+        """Whether viewers show the picture otherwise than it is stored."""
+        return self.orientation != 1
 
 
 class MaskFacts(FileFacts):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from dropclass_deploy.core.classes import Colour
 from dropclass_deploy.data.images import image_size
@@ -17,7 +17,7 @@ _DEEP_MODES = {"I": 32, "F": 32, "1": 1}
 
 @dataclass(frozen=True)
 class Header:
-    """Size in pixels, Pillow's mode, channels, bits a channel, and the palette's colours (empty without one)."""
+    """Size in pixels, Pillow's mode, channels, bits a channel, the palette's colours (empty without one), EXIF turn (1–8)."""
 
     height: int
     width: int
@@ -25,6 +25,7 @@ class Header:
     channels: int
     bits: int
     palette: tuple[Colour, ...]
+    orientation: int
 
 
 def read_header(path: Path) -> Header:
@@ -36,7 +37,16 @@ def read_header(path: Path) -> Header:
     # Refuses what must not be opened: the bytes begin as one of the formats that are taken, which Pillow then finds again.
     height, width = image_size(path)
     with Image.open(path) as image:
-        return Header(height, width, image.mode, len(image.getbands()), _bits(image), _palette(image))
+        bands = len(image.getbands())
+        return Header(height, width, image.mode, bands, _bits(image), _palette(image), _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # hostile tags lead the parser anywhere; the pixels are what counts
+        return 1
+    return value if type(value) is int and 1 <= value <= 8 else 1
 
 
 def decodes(path: Path) -> bool:

@@ -26,7 +26,7 @@ def scan_image(path: Path, value_range: ValueRange | None = None) -> ImageFacts:
         digest = array_digest(read_image(path, value_range))
     except Exception as error:
         return ImageFacts(**_of(header), problem=_refusal(path, error))
-    return ImageFacts(**_of(header), digest=digest)
+    return ImageFacts(**_of(header), digest=digest, orientation=header.orientation)
 
 
 def scan_mask(path: Path) -> MaskFacts:

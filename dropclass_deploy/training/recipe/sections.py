@@ -34,6 +34,7 @@ _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Float = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
 Scale = Annotated[Float, Field(gt=0, le=100)]
 Size = Annotated[tuple[Positive, Positive], Field(description="height, width")]
@@ -144,7 +145,7 @@ class TrainSection(Section):
     """
 
     steps: Positive
-    batch_size: Positive = 8
+    batch_size: BatchSize = 8
     accumulate: Positive = 1
     crop: Size | None = None
     scale: tuple[Scale, Scale] = DEFAULT_SCALE

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from dropclass_deploy.data.doctor.checks.duplicates import check_duplicates
-from dropclass_deploy.data.doctor.checks.files import check_partners, check_readable, check_sizes, check_splits
+from dropclass_deploy.data.doctor.checks.files import (
+    check_partners,
+    check_readable,
+    check_sizes,
+    check_splits,
+    check_turns,
+)
 from dropclass_deploy.data.doctor.checks.presence import check_presence
 from dropclass_deploy.data.doctor.checks.values import check_values
 from dropclass_deploy.data.doctor.evidence import Evidence
@@ -21,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     check_partners,
     check_readable,
     check_sizes,
+    check_turns,
     check_values,
     check_presence,
     check_duplicates,

@@ -20,6 +20,12 @@ def check_splits(evidence: Evidence) -> Iterator[Finding]:
         if not files.stems:
             found = f"the split {split!r} of {evidence.layout.spec} is empty"
             yield Finding("split-empty", "error", found, "at least one image with its mask", "add files to it", split)
+    known = sorted(evidence.layout.splits)
+    if "train" not in known:
+        found = f"{evidence.layout.spec} has no split 'train', only {', '.join(known)}"
+        yield Finding(
+            "split-train-missing", "note", found, remedy="name the splits in the recipe: splits: {train: …, val: …}"
+        )
 
 
 def check_partners(evidence: Evidence) -> Iterator[Finding]:
@@ -56,6 +62,17 @@ def check_readable(evidence: Evidence) -> Iterator[Finding]:
                 yield about_problems(evidence, of_kind, f"{what}-{kind}", "error")
 
 
+_TURN = "turn the pixels for good (mogrify -auto-orient), and see that the masks fit"
+
+
+def check_turns(evidence: Evidence) -> Iterator[Finding]:
+    """Pictures that viewers, and perhaps whoever drew the masks, see turned."""
+    turned = {path: facts for path, facts in evidence.images.items() if facts.turned}
+    if turned:
+        found = f"{plural(len(turned), 'image')} would be shown turned or mirrored (EXIF tag), which is not applied: "
+        yield about(evidence, turned, "image-turned", "warning", found + names(list(turned)), remedy=_TURN)
+
+
 def check_sizes(evidence: Evidence) -> Iterator[Finding]:
     """Masks of another size than their image."""
     unequal = {
@@ -71,6 +88,8 @@ def check_sizes(evidence: Evidence) -> Iterator[Finding]:
     if others:
         found += f", and {plural(len(others), 'pair')} more differ ({names(others)})"
     remedy = "export the masks again at the size of their images"
+    if evidence.images[image].turned:
+        remedy = "the picture's EXIF tag turns it for viewers, and is not applied here: " + _TURN
     yield about(evidence, unequal, "size-mismatch", "error", found, expected="equal sizes", remedy=remedy)
 
 
