@@ -186,7 +186,7 @@ def _too_deep(name: str, mode: str) -> DataError:
         return DataError(
             f"{name} has more than 8 bits a channel",
             expected="an 8-bit image, or a value range for images of one channel",
-            remedy="write the raw values that become black and white into classes.yaml, such as value_range: [0, 4095]",
+            remedy="name the raw values of black and white in the data's classes.yaml, such as value_range: [0, 4095]",
         )
     return DataError(
         f"{name} has more than 8 bits in each of several channels ({mode})",
