@@ -90,6 +90,33 @@ def records_so_far(run: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("instant", ["state.pt", "step-000003"])
+def test_a_kill_during_a_checkpoint_leaves_the_one_before(tmp_path: Path, instant: str) -> None:
+    file, run = write_recipe(tmp_path / "recipe.yaml", recipe(train__checkpoint_every=1)), tmp_path / "run"
+    # SIGKILL from within: before the state is written, and before the whole checkpoint gets its name.
+    kill = textwrap.dedent(
+        f"""
+        import os, signal, pathlib, torch
+        def fatal(call, of):
+            def killed(*arguments, **options):
+                if of(*arguments) == {instant!r} and "step-000003" in str(arguments[1]):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **options)
+            return killed
+        torch.save = fatal(torch.save, lambda content, stream: pathlib.Path(stream.name).name)
+        pathlib.Path.replace = fatal(pathlib.Path.replace, lambda path, target: pathlib.Path(target).name)
+        """
+    )
+    process = spawn(file, run, before=kill)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert [folder.name for folder in checkpoint_folders(run)] == ["step-000002", "step-000001"]
+    train(recipe(train__checkpoint_every=1), run, resume=True)
+    assert same_weights(run, train(recipe(train__checkpoint_every=1), tmp_path / "whole"))
+    assert list(run.rglob(".*")) == []
+
+
+@pytest.mark.slow
 def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
     file, run = write_recipe(tmp_path / "recipe.yaml", recipe(train__checkpoint_every=1)), tmp_path / "run"
     # A limit on the size of a file, set by the system: writing past it fails half-way, as on a full disk.
