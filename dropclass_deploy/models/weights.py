@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ def read_checkpoint(path: Path) -> StateDict:
         content = load_file(path) if path.suffix == ".safetensors" else _load_torch(path)
     except Exception as error:  # a damaged pickle can end in any exception at all
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's words are about its own options
+            reason = "it is no torch file, or holds more than tensors and plain values"
         raise ModelError(f"{path} cannot be read as weights: {reason}", expected="a state dict of tensors") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
