@@ -68,3 +68,9 @@ class GateRefusedError(DropclassError):
 
 class TrainingInterruptedError(DropclassError):
     """Long work was stopped by a signal after its state had been saved."""
+
+
+def first_line(error: BaseException, limit: int | None = 160) -> str:
+    """The first line of an error's own words, cut at ``limit`` characters; the name of its type when it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:limit]

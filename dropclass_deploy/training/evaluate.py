@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dropclass_deploy.core.errors import DataError, ModelError
+from dropclass_deploy.core.errors import DataError, ModelError, first_line
 from dropclass_deploy.core.metrics import Scores, confusion_matrix, scores
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
@@ -56,7 +56,7 @@ class TorchSegmenter:
         try:
             return logits_of(self.model(tensor)).float()
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            reason = first_line(error)
             if not _is_about_size(reason):
                 raise
             height, width = tensor.shape[-2:]

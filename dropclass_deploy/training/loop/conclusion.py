@@ -12,11 +12,10 @@ from dropclass_deploy.core.files import write_json
 from dropclass_deploy.core.metrics import percent, scores_json
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.evaluate import EvaluationStoppedError, evaluate_network
-from dropclass_deploy.training.loop.failures import explained_evaluation_memory
+from dropclass_deploy.training.evaluate import EvaluationStoppedError
 from dropclass_deploy.training.loop.run_setup import resume_hint
 from dropclass_deploy.training.loop.session import Session
-from dropclass_deploy.training.loop.validation import as_it_ships, record
+from dropclass_deploy.training.loop.validation import as_it_ships, evaluate, record
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
 from dropclass_deploy.training.runs.checkpoint import stored
@@ -49,8 +48,7 @@ def conclude(session: Session, reporter: Reporter) -> None:
 
 def _evaluated(session: Session, reporter: Reporter) -> dict[str, Any]:
     try:
-        with explained_evaluation_memory():
-            return _evaluation(session, reporter)
+        return _evaluation(session, reporter)
     except EvaluationStoppedError as error:
         raise TrainingInterruptedError(
             f"stopped by a signal while evaluating the finished training; {resume_hint(session.setup)}"
@@ -62,16 +60,7 @@ def _evaluation(session: Session, reporter: Reporter) -> dict[str, Any]:
     heads = {}
     for head, network in setup.method.deploy_heads().items():
         with reporter.phase(f"evaluating the {head} head") as advance:
-            result = evaluate_network(
-                network.to(session.device),
-                task.val,
-                setup.preprocess,
-                device=session.device,
-                rare=task.classes.rare,
-                advance=advance,
-                processes=session.processes,
-                stop=lambda: session.signals.requested,
-            )
+            result = evaluate(session, network.to(session.device), advance)
         if head == "plain":
             record(session, result, reporter)
         heads[head] = scores_json(result, task.classes)

@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from dropclass_deploy.core.errors import DropclassError, RecipeError
+from dropclass_deploy.core.errors import DropclassError, RecipeError, first_line
 from dropclass_deploy.training.methods import StepLoss
 from dropclass_deploy.training.recipe import TrainSection
 
@@ -83,7 +83,7 @@ def explained_memory(train: TrainSection, processes: int = 1) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if _lost_a_worker(error):
             raise RecipeError(
-                f"a process that reads images was killed ({_reason(error)}): the machine's memory, or the memory that its "
+                f"a process that reads images was killed ({first_line(error)}): the machine's memory, or the memory that its "
                 f"processes share, was used up",
                 remedy=f"lower train.workers (now {train.workers}; 0 reads without further processes); in a container, "
                 "give it more shared memory (docker run --shm-size 8g)",
@@ -91,7 +91,7 @@ def explained_memory(train: TrainSection, processes: int = 1) -> Iterator[None]:
         if not _is_memory(error):
             raise
         raise RecipeError(
-            f"out of memory ({_reason(error)}) with train.batch_size {train.batch_size}{_parts(train)}, train.crop "
+            f"out of memory ({first_line(error)}) with train.batch_size {train.batch_size}{_parts(train)}, train.crop "
             f"{_crop(train)}, train.precision {train.precision}",
             remedy="; or ".join(_advice(train, processes)) or "take a machine with more memory, or a smaller model",
         ) from error
@@ -110,7 +110,7 @@ def explained_evaluation_memory() -> Iterator[None]:
         if not _is_memory(error):
             raise
         raise RecipeError(
-            f"out of memory ({_reason(error)}) while evaluating whole validation images, one at a time in float32",
+            f"out of memory ({first_line(error)}) while evaluating whole validation images, one at a time in float32",
             remedy="set preprocess.size: [height, width], to which every image is then resized; or take a smaller model",
         ) from error
 
@@ -129,10 +129,6 @@ def _is_memory(error: BaseException) -> bool:
 def _lost_a_worker(error: BaseException) -> bool:
     text = str(error).lower()
     return "worker" in text and any(words in text for words in _WORKER_WORDS)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _advice(train: TrainSection, processes: int) -> list[str]:

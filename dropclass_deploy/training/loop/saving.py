@@ -24,15 +24,15 @@ def save(session: Session) -> None:
     if session.saved == session.step:
         return
     check_finite(session)
-    state = _state(session)
+    meter = session.meter.state_dict(session.processes)
     if session.processes.rank == 0:
         session.journal.sync()
-        setup = session.setup
+        setup, state = session.setup, _state(session, meter)
         save_checkpoint(setup.folder, session.step, setup.recipe, setup.method, state, session.train.keep_last)
     session.saved = session.step
 
 
-def _state(session: Session) -> dict[str, Any]:
+def _state(session: Session, meter: dict[str, Any]) -> dict[str, Any]:
     scaler, average = session.accelerator.scaler, session.average
     return {
         "optimiser": session.optimiser.state_dict(),
@@ -40,7 +40,7 @@ def _state(session: Session) -> dict[str, Any]:
         "average": None if average is None else average.state_dict(),
         "loop": {
             "data": data_facts(session.setup.task),
-            "meter": session.meter.state_dict(session.processes),
+            "meter": meter,
             "watch": session.watch.state_dict(),
             "validation_due": session.validation_due,
         },

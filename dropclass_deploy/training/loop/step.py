@@ -107,21 +107,23 @@ def _refuse_lost_step(session: Session, losses: Sequence[StepLoss], norm: Tensor
     count = session.processes.count
     loss, gradient = (session.processes.total(torch.stack([totals.sum(), usable])) / count).tolist()
     problem = session.watch.problem(loss)
+    suspects = _guilty
     if problem is None and not math.isfinite(gradient):
-        problem = "the gradient is not finite, though the loss is,"
+        problem, suspects = "the gradient is not finite, though the loss is,", _all
     if problem is not None:
-        files = _files_of(
-            session, _guilty(totals.tolist(), gradient_only=math.isfinite(loss) and "gradient" in problem)
-        )
+        files = _files_of(session, suspects(totals.tolist()))
         raise lost_step(problem, _sum(losses), session.train, session.step + 1, files, last_checkpoint(session.folder))
 
 
-def _guilty(totals: list[float], *, gradient_only: bool) -> list[tuple[int, float]]:
+def _guilty(totals: list[float]) -> list[tuple[int, float]]:
     """(number, total) of this process's parts under suspicion: those that are not finite, else the one with the largest."""
-    if gradient_only:
-        return [(number, math.inf) for number in range(len(totals))]
     lost = [(number, math.inf) for number, total in enumerate(totals) if not math.isfinite(total)]
     return lost or [max(enumerate(totals), key=lambda part: part[1])]
+
+
+def _all(totals: list[float]) -> list[tuple[int, float]]:
+    """Every part: a gradient does not say whose it was."""
+    return [(number, math.inf) for number in range(len(totals))]
 
 
 def _files_of(session: Session, parts: list[tuple[int, float]]) -> list[str]:

@@ -9,10 +9,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from dropclass_deploy.core.errors import MissingExtraError
 from dropclass_deploy.core.files import atomic_folder, write_json
 from dropclass_deploy.core.metrics import Scores, percent, to_json
-from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.core.progress import Advance, Reporter
 from dropclass_deploy.training.evaluate import EvaluationStoppedError, evaluate_network
 from dropclass_deploy.training.loop.failures import explained_evaluation_memory
 from dropclass_deploy.training.loop.saving import check_finite
@@ -34,22 +36,33 @@ def validate(session: Session, reporter: Reporter) -> None:
 
     A signal breaks it off: the run then saves where it stands, and the resumed one validates first.
     """
-    setup = session.setup
     # A lost network must not become a best one.
     check_finite(session)
     session.validation_due = True
-    with as_it_ships(session), explained_evaluation_memory(), suppress(EvaluationStoppedError):
-        result = evaluate_network(
-            setup.method.model,
+    with as_it_ships(session), suppress(EvaluationStoppedError):
+        record(session, evaluate(session, session.setup.method.model), reporter)
+        session.validation_due = False
+
+
+def evaluate(session: Session, network: nn.Module, advance: Advance | None = None) -> Scores:
+    """Scores of a network on the validation split, shared by all processes.
+
+    Raises:
+        EvaluationStoppedError: when a signal asks the run to stop.
+        RecipeError: out of memory.
+    """
+    setup = session.setup
+    with explained_evaluation_memory():
+        return evaluate_network(
+            network,
             setup.task.val,
             setup.preprocess,
             device=session.device,
             rare=setup.task.classes.rare,
+            advance=advance,
             processes=session.processes,
             stop=lambda: session.signals.requested,
         )
-        record(session, result, reporter)
-        session.validation_due = False
 
 
 def record(session: Session, result: Scores, reporter: Reporter) -> None:

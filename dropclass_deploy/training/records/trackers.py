@@ -19,7 +19,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from dropclass_deploy.core.errors import MissingExtraError, UserError
+from dropclass_deploy.core.errors import MissingExtraError, UserError, first_line
 
 TENSORBOARD = "tensorboard"
 """Name of the tracker, of its extra, and of its folder in the run."""
@@ -89,7 +89,7 @@ def start_trackers(
         except Exception as error:  # each of nine libraries has its own
             finish(accelerator)
             raise UserError(
-                f"the tracker {name!r} cannot be started: {_reason(error)}",
+                f"the tracker {name!r} cannot be started: {first_line(error, limit=None)}",
                 remedy=f"set it up as its own documentation says, or take it out of train.trackers ({', '.join(names)})",
             ) from error
 
@@ -129,9 +129,8 @@ def log(accelerator: Accelerator, record: Mapping[str, Any], step: int) -> tuple
             tracker.log(values, step=step)
         except Exception as error:  # each of nine libraries has its own; none may end a training
             accelerator.trackers.remove(tracker)
-            notes.append(
-                f"the tracker {tracker.name!r} failed at step {step} and is left out from here: {_reason(error)}"
-            )
+            reason = first_line(error, limit=None)
+            notes.append(f"the tracker {tracker.name!r} failed at step {step} and is left out from here: {reason}")
     return tuple(notes)
 
 
@@ -147,7 +146,7 @@ def finish(accelerator: Accelerator) -> tuple[str, ...]:
         try:
             tracker.finish()
         except Exception as error:  # as in `log`
-            notes.append(f"the tracker {tracker.name!r} could not be closed: {_reason(error)}")
+            notes.append(f"the tracker {tracker.name!r} could not be closed: {first_line(error, limit=None)}")
     return tuple(notes)
 
 
@@ -172,7 +171,3 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int |
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
     return flat
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__

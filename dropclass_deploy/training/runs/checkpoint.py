@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from dropclass_deploy.core.errors import DropclassError, RunError
+from dropclass_deploy.core.errors import DropclassError, RunError, first_line
 from dropclass_deploy.core.files import atomic_folder, sha256_of, write_json
 from dropclass_deploy.training.methods import Method
 from dropclass_deploy.training.recipe import Recipe
@@ -76,8 +76,9 @@ def stored(what: str, run: Path) -> Iterator[None]:
     except (DropclassError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # torch and safetensors raise what they like when a write fails
+        reason = first_line(error, 200)
         raise DropclassError(
-            f"{what} could not be written ({_reason(error)}); {last_checkpoint(run)}; make room on the disk and resume"
+            f"{what} could not be written ({reason}); {last_checkpoint(run)}; make room on the disk and resume"
         ) from error
 
 
@@ -139,7 +140,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         path = folder / _STATE
         return Checkpoint(folder=folder, **torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, ValueError, AttributeError, RuntimeError, EOFError, TypeError, OSError) as error:
-        raise RunError(f"{path} cannot be read ({_reason(error)})") from error
+        raise RunError(f"{path} cannot be read ({first_line(error, 200)})") from error
 
 
 def restore(checkpoint: Checkpoint, method: Method, optimiser: torch.optim.Optimizer, scaler: Any) -> None:
@@ -178,7 +179,3 @@ def _remove_older(run: Path, newest: Path, keep: int) -> None:
 def _step_of(folder: Path) -> int:
     match = _NAME.fullmatch(folder.name)
     return int(match[1]) if match else -1
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
