@@ -34,6 +34,16 @@ def export(
     ] = None,
     split: Split = "val",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 20.")] = 18,
+    mask_dtype: Annotated[
+        str, typer.Option("--mask-dtype", help="Of the mask files: uint8, int32 or int64.")
+    ] = "uint8",
+    mask_layout: Annotated[str, typer.Option("--mask-layout", help="Of the mask files: NHW, NHWC or NCHW.")] = "NHW",
+    bake_preprocess: Annotated[
+        bool,
+        typer.Option(
+            "--bake-preprocess/--no-bake-preprocess", help="Whether the mask files normalise uint8 images inside."
+        ),
+    ] = True,
     author: Annotated[
         str | None, typer.Option("--author", help="Author of the model, for its card and metadata.")
     ] = None,
@@ -49,6 +59,7 @@ def export(
         raise UserError(f"precision {unknown[0]!r} is not available", expected=" or ".join(PRECISIONS))
     with torch_room("export"):
         from dropclass_deploy.export import ExportOptions, export_artifact
+        from dropclass_deploy.export.mask_format import MaskFormat
         from dropclass_deploy.export.options import NOT_STATED
         from dropclass_deploy.export.shapes import parse_shape
 
@@ -62,6 +73,7 @@ def export(
         overwrite=overwrite,
         author=author or NOT_STATED,
         licence=licence or NOT_STATED,
+        mask_format=MaskFormat(mask_dtype, mask_layout, bake_preprocess),
     )
     folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -14,6 +14,7 @@ import torch
 from dropclass_deploy import __version__
 from dropclass_deploy.core.files import write_json, write_text
 from dropclass_deploy.core.manifest import Manifest, hash_files, write_manifest
+from dropclass_deploy.core.model_files import DENSE, LOGITS, SPARSE, model_file
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.images import write_png
 from dropclass_deploy.export.graphs import onnx_version
@@ -26,13 +27,11 @@ from dropclass_deploy.export.preparation import Job
 from dropclass_deploy.export.reference import TorchReference, write_references
 from dropclass_deploy.export.sample import SampleCheck, check_sample, sample_image
 from dropclass_deploy.export.source import Source
-from dropclass_deploy.export.to_onnx import Traced, save_logits, save_mask
+from dropclass_deploy.export.to_onnx import Traced, save_logits, save_mask, save_sparse_mask
 from dropclass_deploy.training.runs.run import save_module
 
-MODELS = "models"
-LOGITS_FILE = f"{MODELS}/model.onnx"
-MASK_FILE = f"{MODELS}/model.mask.onnx"
-WEIGHTS_FILE = f"{MODELS}/model.safetensors"
+LOGITS_FILE, MASK_FILE, SPARSE_FILE = (model_file(head) for head in (LOGITS, DENSE, SPARSE))
+WEIGHTS_FILE = "models/model.safetensors"
 PREPROCESS_FILE = "preprocess.json"
 
 
@@ -46,32 +45,39 @@ def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -
     source, options = job.source, job.options
     versions = library_versions()
     with reporter.phase("writing the networks"):
-        _write_networks(folder, job, traced)
+        sparse_note = _write_networks(folder, job, traced)
         check = _write_sample(folder, job)
+    notes = job.notes
+    if sparse_note:
+        reporter.note(sparse_note)
+        notes = (*notes, sparse_note)
     references = _write_reference_masks(folder, job, reporter)
     write_text(folder / "LICENSE", _licence_text(options))
     write_json(folder / PREPROCESS_FILE, source.preprocess.model_dump(mode="json"))
     write_labels(folder, source.classes, options.codes)
-    card = model_card(source, options, CardFacts(job.name, check, references, job.notes, job.imposed_size))
+    card = model_card(source, options, CardFacts(job.name, check, references, notes, job.imposed_size))
     write_text(folder / "docs" / "README.md", card)
     write_json(folder / "configs" / "metadata.json", _bundle(job, versions))
     write_manifest(folder, _manifest(folder, job, versions))
 
 
-def _write_networks(folder: Path, job: Job, traced: Traced) -> None:
-    metadata = onnx_metadata(job.source, job.options)
-    (folder / MODELS).mkdir(parents=True)
+def _write_networks(folder: Path, job: Job, traced: Traced) -> str:
+    """The network's files; a note when it has no place for the sparse head."""
+    metadata, preprocess, form = onnx_metadata(job.source, job.options), job.source.preprocess, job.options.mask_format
+    (folder / LOGITS_FILE).parent.mkdir(parents=True)
     save_logits(traced, folder / LOGITS_FILE, metadata)
-    save_mask(traced, job.source.preprocess, folder / MASK_FILE, metadata)
+    save_mask(traced, preprocess, folder / MASK_FILE, metadata, form)
+    reason = save_sparse_mask(traced, preprocess, folder / SPARSE_FILE, metadata, form)
     save_module(folder / WEIGHTS_FILE, job.source.network)
+    return f"There is no file with the sparse mask head, only the dense one: {reason}." if reason else ""
 
 
 def _write_sample(folder: Path, job: Job) -> SampleCheck:
     preprocess = job.source.preprocess
     image = sample_image(job.dataset, preprocess.size)
     network = ResizedLogits(job.source.network).eval()
-    files = (folder / LOGITS_FILE, folder / MASK_FILE)
-    check = check_sample(network, preprocess, job.options.shape, image, *files)
+    masks = [folder / name for name in (MASK_FILE, SPARSE_FILE) if (folder / name).exists()]
+    check = check_sample(network, preprocess, job.options.shape, image, folder / LOGITS_FILE, masks)
     write_png(folder / "sample" / "image.png", image)
     write_png(folder / "sample" / "mask.png", check.mask)
     return check

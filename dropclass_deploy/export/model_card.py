@@ -8,6 +8,7 @@ from typing import Any
 
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import ValueRange
+from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.sample import SampleCheck
 from dropclass_deploy.export.shapes import describe_shape
@@ -22,7 +23,7 @@ session = ort.InferenceSession("models/model.mask.onnx", providers=["CPUExecutio
 names = open("labels.txt", encoding="utf-8").read().splitlines()
 image = Image.open("sample/image.png").convert("RGB"){resize}
 batch = np.repeat(np.asarray(image)[None], {batch}, axis=0)  # uint8 (N, H, W, 3)
-mask = session.run(["mask"], {{"image": batch}})[0][0]  # uint8 (H, W), class ids
+{normalise}mask = session.run(["mask"], {{"image": batch}})[0][0]{squeeze}  # {dtype} (H, W), class ids
 expected = np.asarray(Image.open("sample/mask.png"))
 print("pixels that differ from sample/mask.png:", int((mask != expected).sum()))
 for index, pixels in enumerate(np.bincount(mask.ravel(), minlength=len(names))):
@@ -52,9 +53,9 @@ class CardFacts:
 def model_card(source: Source, options: ExportOptions, facts: CardFacts) -> str:
     """The model card as Markdown."""
     sections = [
-        f"# {_escaped(facts.name)}\n\n{_summary(source, options)}",
+        f"# {_escaped(facts.name)}\n\n{_summary(source, options, facts)}",
         _section("Run it", _how_to_run(source, options)),
-        _section("Preprocessing", _preprocessing(source)),
+        _section("Preprocessing", _preprocessing(source, options.mask_format)),
         _section("Classes", _classes(source)),
         _section("Measured before export", _evaluation(source, facts)),
         _section("Measured at export", _export_check(facts)),
@@ -78,21 +79,47 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _summary(source: Source, options: ExportOptions) -> str:
+def _summary(source: Source, options: ExportOptions, facts: CardFacts) -> str:
     return (
         f"Semantic segmentation into {len(source.classes)} classes: network `{source.model}`, deploy head "
         f"`{source.deploy_head}`, float32, input shape `{describe_shape(options.shape)}`, ONNX opset {options.opset}.\n\n"
-        "- `models/model.mask.onnx`: `image` uint8 (N, H, W, 3) RGB → `mask` uint8 (N, H, W) of class ids\n"
+        f"- `models/model.mask.onnx`: {_mask_signature(options.mask_format)}\n"
+        f"{_sparse_line(facts)}"
         "- `models/model.onnx`: `image` float32 (N, 3, H, W), normalised → `logits` float32 (N, C, H, W)\n"
         "- `models/model.safetensors`: the network's state dict\n"
         "- `manifest.json`: the sha256 of every exported file\n"
     )
 
 
+def _mask_signature(form: MaskFormat) -> str:
+    image = "uint8 (N, H, W, 3) RGB" if form.bake_preprocess else "float32 (N, 3, H, W), normalised"
+    mask = {"NHW": "(N, H, W)", "NHWC": "(N, H, W, 1)", "NCHW": "(N, 1, H, W)"}[form.layout]
+    return f"`image` {image} → `mask` {form.dtype} {mask} of class ids"
+
+
+def _sparse_line(facts: CardFacts) -> str:
+    """The second mask file, where there is one, and how far it was from the first on the sample."""
+    differing = facts.check.sparse_differing
+    if differing is None:
+        return ""
+    return (
+        "- `models/model.sparse.mask.onnx`: the same mask for CPUs, with a head that looks closely only where classes meet; "
+        "its time depends on the image. It equals the dense one but for pixels whose two largest logits differ by less than "
+        f"float32's rounding: {differing} of the sample's pixels.\n"
+    )
+
+
 def _how_to_run(source: Source, options: ExportOptions) -> str:
     size = source.preprocess.size
     resize = f".resize({size[::-1]}, Image.Resampling.BILINEAR)" if size else ""
-    code = _RUN_IT.format(resize=resize, batch=options.shape[0] or 1)
+    form = options.mask_format
+    code = _RUN_IT.format(
+        resize=resize,
+        batch=options.shape[0] or 1,
+        normalise="" if form.bake_preprocess else _normalising_line(source),
+        squeeze={"NHW": "", "NHWC": "[..., 0]", "NCHW": "[0]"}[form.layout],
+        dtype=form.dtype,
+    )
     text = f"From this folder, with `pip install onnxruntime numpy pillow`:\n\n```python\n{code}```\n"
     if size:
         text += (
@@ -102,12 +129,21 @@ def _how_to_run(source: Source, options: ExportOptions) -> str:
     return text
 
 
-def _preprocessing(source: Source) -> str:
+def _normalising_line(source: Source) -> str:
+    """Python that turns the uint8 batch into the network's own input, in float32 as the export does it."""
+    scale, shift = (
+        f"np.float32({[float(value) for value in values]})" for values in source.preprocess.scale_and_shift()
+    )
+    return f"batch = np.ascontiguousarray((batch * {scale} + {shift}).transpose(0, 3, 1, 2))\n"
+
+
+def _preprocessing(source: Source, form: MaskFormat) -> str:
     spec = source.preprocess
+    inside = "has the normalisation inside" if form.bake_preprocess else "takes images that were normalised before"
     size = f"resized to {spec.size[0]}×{spec.size[1]} (Pillow bilinear)" if spec.size else "at its own size"
     return _windowing(spec.value_range) + (
         f"RGB, each image {size}, then `(image / 255 − mean) / std` with mean {list(spec.mean)} and std "
-        f"{list(spec.std)} in R, G, B order. `models/model.mask.onnx` has the normalisation inside. The same "
+        f"{list(spec.std)} in R, G, B order. `models/model.mask.onnx` {inside}. The same "
         "specification stands in `preprocess.json` and in the metadata of both ONNX files.\n"
     )
 

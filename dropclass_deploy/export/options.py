@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.export.graphs import OPSETS
+from dropclass_deploy.export.mask_format import AS_UINT8, MaskFormat
 from dropclass_deploy.export.shapes import DYNAMIC, Shape, checked_shape
 from dropclass_deploy.export.source import HEADS
 
@@ -31,6 +32,7 @@ class ExportOptions:
         author: of the model, as text.
         licence: of the weights, as text.
         codes: class name → SNOMED CT code.
+        mask_format: of the mask files: type, layout, normalisation inside or not.
     """
 
     deploy_head: str | None = None
@@ -44,6 +46,7 @@ class ExportOptions:
     author: str = NOT_STATED
     licence: str = NOT_STATED
     codes: Mapping[str, str] | None = None
+    mask_format: MaskFormat = AS_UINT8
 
     def __post_init__(self) -> None:
         checked_shape(self.shape)

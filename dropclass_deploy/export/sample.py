@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,22 +56,30 @@ class SampleCheck:
         disagreement: share of its pixels that differ from torch.
         logits_disagreement: share of pixels where the argmax of ``models/model.onnx`` differs from torch.
         largest_difference: largest absolute difference of a logit.
+        sparse_differing: pixels at which the sparse head's mask is not the dense one's; None without a sparse head.
     """
 
     mask: Mask
     disagreement: float
     logits_disagreement: float
     largest_difference: float
+    sparse_differing: int | None = None
 
 
 def check_sample(
-    network: nn.Module, preprocess: Preprocess, shape: Shape, image: Image, logits_file: Path, mask_file: Path
+    network: nn.Module,
+    preprocess: Preprocess,
+    shape: Shape,
+    image: Image,
+    logits_file: Path,
+    mask_files: Sequence[Path],
 ) -> SampleCheck:
-    """Run the two ONNX files on ``image`` and hold them against the torch network.
+    """Run the ONNX files on ``image`` and hold them against the torch network.
 
     Args:
         network: (N, 3, H, W) → logits (N, C, H, W) at the input's size, float32 on the CPU in eval mode.
         image: uint8 (H, W, 3) of a size that the files take.
+        mask_files: the dense head's, then the sparse head's when there is one.
 
     Raises:
         GateRefusedError: when they disagree on more than 1e-4 of the pixels, or a logit is not finite.
@@ -81,25 +91,39 @@ def check_sample(
         expected = MaskModel(network, preprocess).eval()(torch.from_numpy(batch)).numpy()
     with open_runtime(logits_file) as runtime:
         logits = runtime.run({"image": pixels})["logits"]
-    with open_runtime(mask_file) as runtime:
-        mask = runtime.run({"image": batch})["mask"]
     if not np.isfinite(logits).all():
         raise GateRefusedError("the exported network gives NaN or infinite logits on the sample image")
+    masks = [_run_mask(path, batch, pixels).reshape(expected.shape) for path in mask_files]
     result = SampleCheck(
-        mask=np.asarray(mask[0], dtype=np.uint8),
-        disagreement=float((mask != expected).mean()),
+        mask=np.asarray(masks[0][0], dtype=np.uint8),
+        disagreement=float((masks[0] != expected).mean()),
         logits_disagreement=float((logits.argmax(axis=1) != expected).mean()),
         largest_difference=float(np.abs(logits - expected_logits).max()),
+        sparse_differing=int((masks[1] != masks[0]).sum()) if len(masks) > 1 else None,
     )
-    _judge(result)
+    _judge(result, expected.size)
     return result
 
 
-def _judge(check: SampleCheck) -> None:
-    for name, share in (("model.mask.onnx", check.disagreement), ("model.onnx", check.logits_disagreement)):
+def _run_mask(path: Path, batch: Image, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.integer[Any]]:
+    with open_runtime(path) as runtime:
+        mask: npt.NDArray[np.integer[Any]] = runtime.run(
+            {"image": batch if runtime.inputs[0].dtype == "uint8" else pixels}
+        )["mask"]
+        return mask
+
+
+def _judge(check: SampleCheck, total: int) -> None:
+    shares = {"model.mask.onnx": check.disagreement, "model.onnx": check.logits_disagreement}
+    for name, share in shares.items():
         if share > MAX_DISAGREEMENT:
             raise GateRefusedError(
                 f"the export is refused: {name} under ONNX Runtime and the torch model disagree on {share:.4%} of the "
                 f"sample's pixels (at most {MAX_DISAGREEMENT:.2%}); largest logit difference "
                 f"{check.largest_difference:.3g}"
             )
+    if (check.sparse_differing or 0) > MAX_DISAGREEMENT * total:
+        raise GateRefusedError(
+            f"the export is refused: the sparse and the dense mask head disagree on {check.sparse_differing} of the "
+            f"sample's {total} pixels (at most {MAX_DISAGREEMENT:.2%})"
+        )

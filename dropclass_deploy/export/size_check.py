@@ -32,7 +32,7 @@ def refuse_one_sized(graph: graphs.Model, network: nn.Module, shape: Shape) -> N
     """
     if fixed_size(shape):
         return
-    session = ort.InferenceSession(graph.SerializeToString(), _quiet(), providers=["CPUExecutionProvider"])
+    session = open_graph(graph)
     generator = torch.Generator().manual_seed(1)
     for height, width in _SIZES:
         images = torch.randn(shape[0] or 1, 3, height, width, generator=generator)
@@ -60,7 +60,8 @@ def _problem(session: ort.InferenceSession, images: np.ndarray, expected: np.nda
     return f"the exported file's logits are {distance:.0%} off" if distance > _TOLERANCE else ""
 
 
-def _quiet() -> ort.SessionOptions:
+def open_graph(graph: graphs.Model) -> ort.InferenceSession:
+    """A graph in ONNX Runtime on the CPU, silent."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    return options
+    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from dropclass_deploy.core.errors import MissingExtraError, ModelError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.export import graphs
+from dropclass_deploy.export.coarse_scale import coarse_scale
+from dropclass_deploy.export.mask_format import AS_UINT8, MaskFormat
 from dropclass_deploy.export.networks import ResizedLogits, checked_classes, deployable, first_line, run_example
 from dropclass_deploy.export.shapes import Shape, checked_shape, describe_shape, fixed_size
 from dropclass_deploy.export.size_check import refuse_one_sized
@@ -38,6 +40,8 @@ class Traced:
     graph: graphs.Model
     num_classes: int
     opset: int
+    scale: int | None = None
+    """Target pixels a coarse pixel at the end of the network, when that is a whole number (see ``coarse_scale``)."""
 
 
 def export_logits(
@@ -79,9 +83,22 @@ def save_logits(traced: Traced, path: Path, metadata: Mapping[str, str]) -> None
     graphs.save(traced.graph, path, metadata, traced.opset)
 
 
-def save_mask(traced: Traced, preprocess: Preprocess, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a traced network between a uint8 image and a uint8 mask."""
-    graphs.save(graphs.with_mask_head(traced.graph, preprocess), path, metadata, traced.opset)
+def save_mask(
+    traced: Traced, preprocess: Preprocess, path: Path, metadata: Mapping[str, str], form: MaskFormat = AS_UINT8
+) -> None:
+    """Write a traced network between an image and a mask, with the dense head."""
+    graphs.save(graphs.with_mask_head(traced.graph, preprocess, form), path, metadata, traced.opset)
+
+
+def save_sparse_mask(
+    traced: Traced, preprocess: Preprocess, path: Path, metadata: Mapping[str, str], form: MaskFormat = AS_UINT8
+) -> str:
+    """Write the same with the sparse head; the reason when the network has no place for it, else ""."""
+    model = graphs.with_sparse_head(traced.graph, preprocess, traced.scale, form)
+    if isinstance(model, str):
+        return model
+    graphs.save(model, path, metadata, traced.opset)
+    return ""
 
 
 def trace(model: nn.Module, shape: Shape, opset: int = 18) -> Traced:
@@ -104,7 +121,7 @@ def trace(model: nn.Module, shape: Shape, opset: int = 18) -> Traced:
     resized = ResizedLogits(network, resize).eval()
     graph = graphs.tidy(_convert(resized, example, shape, opset))
     refuse_one_sized(graph, resized, shape)
-    return Traced(graph, num_classes, opset)
+    return Traced(graph, num_classes, opset, coarse_scale(graph, shape))
 
 
 def plain_export(model: nn.Module, path: Path, shape: Shape, opset: int = 18) -> None:

@@ -20,7 +20,7 @@ def test_files_are_named_as_the_artifact_format_draws_them(head: str, precision:
 
 
 def test_an_unknown_precision_or_head_is_refused() -> None:
-    with pytest.raises(UserError, match="no precision 'int4'.*expected one of fp32"):
+    with pytest.raises(UserError, match=r"no precision 'int4'.*expected one of fp32"):
         model_file("dense", "int4")
     with pytest.raises(UserError, match="no mask head 'thin'"):
         model_file("thin")
