@@ -17,7 +17,7 @@ from dropclass_deploy.serving.runtimes.protobuf_wire import WireError, integer, 
 MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_SPARSE = 1, 5, 11, 15
 FUNCTION_NODE = 7
-NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE = 1, 2, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 1, 3, 5, 6, 11
 TENSOR_TYPE, TENSOR_NAME = 2, 8
 SPARSE_VALUES = 1
@@ -32,6 +32,8 @@ INTEGER = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGem
 QUANTISING = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 # What hands a weight on without computing with it.
 CARRYING = {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Concat"}
+MASK_HEAD = "mask."
+"""Names of our mask heads' nodes begin so: their products interpolate logits and are no layer of the network."""
 DEEPEST = 64
 """Nesting of subgraphs that is still followed; real networks stay below 5."""
 
@@ -152,6 +154,8 @@ def _add_nodes(graph: _Graph, found: Iterable[memoryview], depth: int) -> None:
         inputs = tuple(bytes(name).decode("utf-8", "replace") for name in messages(message, NODE_INPUT))
         op = text(message, NODE_OP)
         attributes = list(messages(message, NODE_ATTRIBUTE))
+        if op in LINEAR and text(message, NODE_NAME).startswith(MASK_HEAD):
+            continue
         node = _Node(op, inputs, _cast_target(attributes) if op == "Cast" else 0)
         graph.nodes.append(node)
         for name in messages(message, NODE_OUTPUT):

@@ -14,7 +14,9 @@ from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserE
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
 from dropclass_deploy.serving.runtimes.graph_precision import read_precision
 
-CPU = "CPUExecutionProvider"
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+LISTED = {CPU: [CPU], CUDA: [CUDA], TENSORRT: [TENSORRT, CUDA]}
+"""TensorRT leaves to CUDA what it cannot run. The CPU is never listed beside a GPU: that fallback would be a silent one."""
 FATAL_ONLY = 4
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bool)": "bool"}
 
@@ -39,6 +41,8 @@ class OnnxRuntime:
         _check_provider(library, provider)
         self._library = library
         self._errors = _library_errors(library)
+        if provider != CPU and hasattr(library, "preload_dlls"):
+            library.preload_dlls(directory="")  # finds CUDA's libraries where pip put them
         self._session: Any = self._open(path, provider, threads)
         self.requested_provider = provider
         self.provider = str(self._session.get_providers()[0])
@@ -59,12 +63,13 @@ class OnnxRuntime:
     def bind(self, feeds: Feeds) -> Callable[[], None]:
         """Inputs and outputs resident (I/O binding): each call of the result only runs the network."""
         session, outputs = self._opened(), self.run(feeds)
+        device = "cpu" if self.provider == CPU else "cuda"
         value_of = self._library.OrtValue.ortvalue_from_numpy
         binding = session.io_binding()
         for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, value_of(value))
+            binding.bind_ortvalue_input(name, value_of(value, device))
         for name, value in outputs.items():
-            binding.bind_ortvalue_output(name, value_of(value))
+            binding.bind_ortvalue_output(name, value_of(value, device))
         return lambda: session.run_with_iobinding(binding)
 
     def close(self) -> None:
@@ -84,7 +89,7 @@ class OnnxRuntime:
             raise ArtifactError(f"{path} does not exist or is no file", expected="an ONNX file")
         try:
             return self._library.InferenceSession(
-                os.fspath(path), sess_options=_options(self._library, threads), providers=[provider]
+                os.fspath(path), sess_options=_options(self._library, threads), providers=LISTED[provider]
             )
         except self._errors as error:
             raise ArtifactError(

@@ -7,16 +7,29 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.serving.runtimes.base import Runtime, fallback_problem
-from dropclass_deploy.serving.runtimes.onnx_runtime import OnnxRuntime
+from dropclass_deploy.serving.runtimes.onnx_runtime import CPU, CUDA, TENSORRT, OnnxRuntime
+from dropclass_deploy.serving.runtimes.openvino_runtime import OpenVino
 
 AUTO = "auto"
 
-
-def _onnxruntime_cpu(path: Path, threads: int | None) -> Runtime:
-    return OnnxRuntime(path, threads=threads)
+Opener = Callable[[Path, int | None], Runtime]
 
 
-RUNTIMES: dict[str, Callable[[Path, int | None], Runtime]] = {"onnxruntime": _onnxruntime_cpu}
+def _onnxruntime(provider: str) -> Opener:
+    return lambda path, threads: OnnxRuntime(path, provider=provider, threads=threads)
+
+
+def _openvino(hint: str) -> Opener:
+    return lambda path, threads: OpenVino(path, hint=hint, threads=threads)
+
+
+RUNTIMES: dict[str, Opener] = {
+    "onnxruntime": _onnxruntime(CPU),
+    "onnxruntime-cuda": _onnxruntime(CUDA),
+    "onnxruntime-tensorrt": _onnxruntime(TENSORRT),
+    "openvino": _openvino("f32"),
+    "openvino-bf16": _openvino("bf16"),
+}
 
 
 def runtime_names() -> tuple[str, ...]:

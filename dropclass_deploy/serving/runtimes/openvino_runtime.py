@@ -1,0 +1,205 @@
+"""OpenVINO on the CPU: the only module that imports ``openvino``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, LifoQueue
+from types import TracebackType
+from typing import Any, Self
+
+from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError, first_line
+from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
+from dropclass_deploy.serving.runtimes.feeds import check_feeds
+from dropclass_deploy.serving.runtimes.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.onnx_metadata import read_metadata
+
+CPU = "CPU"
+OWN_SIZES = 8
+"""So many input sizes get a network compiled for just that size (1.5 times as fast as the one for any size); later ones
+share the network for any size, so that a folder of odd photographs is not compiled for each of them."""
+
+HINTS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class OpenVino:
+    """One ONNX file compiled by OpenVINO; see ``base.Runtime`` for what the attributes mean.
+
+    OpenVINO's own default computes in bfloat16 on CPUs that can; here the precision of floating point is always asked for by
+    name, and read back.
+
+    Args:
+        path: of the ``.onnx`` file.
+        hint: "f32" or "bf16".
+        threads: of the whole network; None leaves the choice to OpenVINO.
+
+    Raises:
+        MissingExtraError: without openvino. UserError: when the CPU or this OpenVINO does not compute in what was asked for.
+        ArtifactError: when the file is no network that OpenVINO can load.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, *, hint: str = "f32", threads: int | None = None) -> None:
+        if not path.is_file():
+            raise ArtifactError(f"{path} does not exist or is no file", expected="an ONNX file")
+        if threads is not None and threads < 1:
+            raise UserError(f"{threads} threads were asked for", expected="at least 1")
+        self._core: Any = import_openvino().Core()
+        self._path, self._hint, self._threads = path, hint, threads
+        self._lock = threading.Lock()
+        self._by_size: dict[tuple[tuple[int, ...], ...], _Compiled] = {}
+        self._any_size: _Compiled | None = None
+        self._closed = False
+        self._model = self._read()
+        self.inputs = tuple(_spec(port) for port in self._model.inputs)
+        self.outputs = tuple(_spec(port) for port in self._model.outputs)
+        self.metadata = read_metadata(path)
+        first = self._compile(self._model)
+        if self._is_sized():
+            self._by_size[tuple(tuple(size or 0 for size in spec.shape) for spec in self.inputs)] = first
+        else:
+            self._any_size = first
+        self.requested_provider = CPU if hint == "f32" else f"{CPU} {hint}"
+        self.provider = " ".join([*first.devices, *([first.hint] if first.hint != "f32" else [])])
+        graph = read_precision(path)
+        self.precision = graph if hint == "f32" else (HINTS[hint] if graph == "fp32" else f"{graph}+{HINTS[hint]}")
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Every output by name. Raises UserError when a feed does not fit the network."""
+        check_feeds(feeds, self.inputs, "OpenVINO")
+        compiled = self._compiled_for(feeds)
+        try:
+            return compiled.infer(dict(feeds))
+        except RuntimeError as error:
+            raise UserError(
+                f"OpenVINO refused the input: {_reason(error)}", expected=", ".join(str(spec) for spec in self.inputs)
+            ) from error
+
+    def bind(self, feeds: Feeds) -> Callable[[], None]:
+        """Inputs stay where they are; each call of the result only runs the network."""
+        self.run(feeds)
+        compiled = self._compiled_for(feeds)
+        request = compiled.request()
+        shared = dict(feeds)
+
+        def call() -> None:
+            request.infer(shared, share_inputs=True, share_outputs=True)
+
+        return call
+
+    def close(self) -> None:
+        """Let the compiled networks go."""
+        with self._lock:
+            self._closed, self._any_size = True, None
+            self._by_size.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_sized(self) -> bool:
+        return all(size is not None for spec in self.inputs for size in spec.shape)
+
+    def _read(self) -> Any:
+        try:
+            return self._core.read_model(os.fspath(self._path))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{self._path} cannot be loaded by OpenVINO: {_reason(error)}", expected="a complete ONNX file"
+            ) from error
+
+    def _compile(self, model: Any) -> _Compiled:
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._hint}
+        if self._threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(self._threads)
+        try:
+            compiled = _Compiled(self._core.compile_model(model, CPU, settings))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{self._path} cannot be compiled by OpenVINO: {_reason(error)}", expected="operators that it knows"
+            ) from error
+        if compiled.hint != self._hint:
+            raise UserError(
+                f"OpenVINO computes in {compiled.hint} on this CPU, not in {self._hint} as asked",
+                remedy="choose the runtime openvino (float32), or a CPU with bfloat16 instructions",
+            )
+        return compiled
+
+    def _compiled_for(self, feeds: Feeds) -> _Compiled:
+        sizes = tuple(tuple(feeds[spec.name].shape) for spec in self.inputs)
+        with self._lock:
+            if self._closed:
+                raise UserError("the runtime is closed", remedy="open it again before running it")
+            found = self._by_size.get(sizes)
+            if found is None and len(self._by_size) < OWN_SIZES:
+                found = self._by_size[sizes] = self._compile(self._sized(sizes))
+            return found or self._for_any_size()
+
+    def _sized(self, sizes: tuple[tuple[int, ...], ...]) -> Any:
+        model = self._read()
+        try:
+            model.reshape({spec.name: list(size) for spec, size in zip(self.inputs, sizes, strict=True)})
+        except RuntimeError as error:
+            raise UserError(
+                f"OpenVINO refused the input: {_reason(error)}", expected=", ".join(str(spec) for spec in self.inputs)
+            ) from error
+        return model
+
+    def _for_any_size(self) -> _Compiled:
+        if self._any_size is None:
+            self._any_size = self._compile(self._model)
+        return self._any_size
+
+
+class _Compiled:
+    """A compiled network and its requests: one a thread at a time, kept for the next."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._requests: LifoQueue[Any] = LifoQueue()
+        self.hint = _TYPES.get(str(compiled.get_property("INFERENCE_PRECISION_HINT").to_dtype()), "another type")
+        self.devices = tuple(str(device) for device in compiled.get_property("EXECUTION_DEVICES"))
+
+    def request(self) -> Any:
+        """A request of the caller's own."""
+        return self._compiled.create_infer_request()
+
+    def infer(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Outputs by name, copied."""
+        try:
+            request = self._requests.get_nowait()
+        except Empty:
+            request = self.request()
+        try:
+            return {port.any_name: value for port, value in request.infer(feeds).items()}
+        finally:
+            self._requests.put(request)
+
+
+def import_openvino() -> Any:
+    """The library's module. Raises MissingExtraError when it is not installed."""
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino") from error
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
+    return TensorSpec(str(port.any_name), str(port.element_type.to_dtype()), shape)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of OpenVINO's text says what was wrong; the first ones say where in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (told or lines or [first_line(error)])[0][:240]
