@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, Manifest, check_files, read_manifest
+from dropclass_deploy.core.model_files import DENSE, HEADS, LOGITS, PRECISIONS, SPARSE, model_file
 from dropclass_deploy.core.preprocess import Preprocess
 
-MASK_MODEL = "models/model.mask.onnx"
-LOGITS_MODEL = "models/model.onnx"
+MASK_MODEL = model_file(DENSE)
+LOGITS_MODEL = model_file(LOGITS)
 PREPROCESS = "preprocess.json"
 NEEDED = (MASK_MODEL, LOGITS_MODEL, PREPROCESS)
+_MODEL_FILES = tuple(model_file(head, precision) for precision in PRECISIONS for head in HEADS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,27 @@ class Artifact:
     def logits_model(self) -> Path:
         """``models/model.onnx``: image float32 (N, 3, H, W), normalised → logits float32 (N, C, H, W)."""
         return self.folder / LOGITS_MODEL
+
+    def model(self, head: str = DENSE, precision: str = "fp32") -> Path:
+        """The network file of a head and a precision (see ``core.model_files``); only files of the manifest are named.
+
+        Raises:
+            ArtifactError: when the artifact has no such file, naming those it has.
+            UserError: for a head or precision that does not exist.
+        """
+        name = model_file(head, precision)
+        if name not in self.manifest.files:
+            raise ArtifactError(
+                f"{self.folder} has no {name} (head {head!r}, precision {precision!r})",
+                expected="one of " + ", ".join(name for name in _MODEL_FILES if name in self.manifest.files),
+                remedy="choose one of them, or export the run again with this precision",
+            )
+        return self.folder / name
+
+    def variants(self) -> tuple[tuple[str, str], ...]:
+        """(head, precision) of every mask network in the artifact, as ``Segmenter`` takes them."""
+        pairs = ((head, precision) for precision in PRECISIONS for head in (DENSE, SPARSE))
+        return tuple(pair for pair in pairs if model_file(*pair) in self.manifest.files)
 
     @property
     def evidence(self) -> Path:

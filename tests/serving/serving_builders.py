@@ -97,24 +97,42 @@ def save_mask(
     *,
     shape: Shape = DYNAMIC,
     metadata: dict[str, str] | None = None,
+    dtype: int = T.UINT8,
+    order: str = "NHW",
+    baked: bool = True,
 ) -> Path:
-    """image uint8 (N, H, W, 3) → mask uint8 (N, H, W): the same network with both ends inside."""
+    """image uint8 (N, H, W, 3) → mask uint8 (N, H, W): the same network with both ends inside.
+
+    ``dtype`` and ``order`` are the mask's ("NHWC": (N, H, W, 1)); not ``baked``: image float32 (N, 3, H, W), normalised.
+    """
     scale, shift = preprocess.scale_and_shift()
-    nodes = [
+    normalising = [
         h.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
         h.make_node("Cast", ["planes"], ["floats"], to=T.FLOAT),
         h.make_node("Mul", ["floats", "scale"], ["scaled"]),
         h.make_node("Add", ["scaled", "shift"], ["normalised"]),
-        h.make_node("Conv", ["normalised", "w", "b"], ["logits"], pads=[1, 1, 1, 1]),
-        h.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0),
-        h.make_node("Cast", ["ids"], ["mask"], to=T.UINT8),
     ]
+    nodes = [
+        *(normalising if baked else []),
+        h.make_node("Conv", ["normalised" if baked else "image", "w", "b"], ["logits"], pads=[1, 1, 1, 1]),
+        h.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=int(order != "NHW")),
+        h.make_node("Cast", ["ids"], ["cast"], to=dtype),
+        h.make_node("Transpose", ["cast"], ["mask"], perm=[0, 2, 3, 1])
+        if order == "NHWC"
+        else h.make_node("Identity", ["cast"], ["mask"]),
+    ]
+    n, height, width = dims(shape)
+    image = h.make_tensor_value_info("image", T.UINT8, [n, height, width, 3])
+    planes = h.make_tensor_value_info("image", T.FLOAT, [n, 3, height, width])
+    constants = {"scale": scale.reshape(1, 3, 1, 1), "shift": shift.reshape(1, 3, 1, 1)} if baked else {}
     return save(
         path,
         nodes,
-        h.make_tensor_value_info("image", T.UINT8, [*dims(shape), 3]),
-        h.make_tensor_value_info("mask", T.UINT8, dims(shape)),
-        {"scale": scale.reshape(1, 3, 1, 1), "shift": shift.reshape(1, 3, 1, 1), "w": weights[0], "b": weights[1]},
+        image if baked else planes,
+        h.make_tensor_value_info(
+            "mask", dtype, {"NHW": [n, height, width], "NCHW": [n, 1, height, width]}.get(order, [n, height, width, 1])
+        ),
+        {**constants, "w": weights[0], "b": weights[1]},
         metadata or {},
     )
 
@@ -186,11 +204,14 @@ def write_artifact(
     logits_weights: tuple[np.ndarray, np.ndarray] | None = None,
     references: tuple[Dataset, Sequence[np.ndarray]] | None = None,
     precision: str = "fp32",
+    mask_options: dict[str, Any] | None = None,
     edit: Callable[[Path], None] | None = None,
 ) -> Path:
     """An artifact folder as export writes it; ``edit`` may change files before they are hashed."""
     weights = weights or conv_weights()
-    save_mask(folder / "models/model.mask.onnx", weights, preprocess, shape=shape, metadata=metadata_of(preprocess))
+    metadata = metadata_of(preprocess)
+    mask_file = folder / "models/model.mask.onnx"
+    save_mask(mask_file, weights, preprocess, shape=shape, metadata=metadata, **(mask_options or {}))
     save_logits(folder / "models/model.onnx", logits_weights or weights, shape=shape, metadata=metadata_of(preprocess))
     write_text(folder / "preprocess.json", preprocess.model_dump_json())
     size = (shape[1] or (preprocess.size or (24, 32))[0], shape[2] or (preprocess.size or (24, 32))[1])

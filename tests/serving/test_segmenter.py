@@ -49,7 +49,7 @@ def test_own_size_runs_the_mask_file(tmp_path: Path) -> None:
             np.testing.assert_array_equal(result.mask, expected)
             assert (result.mask.dtype, result.class_names) == (np.uint8, NAMES)
             assert list(result.latency_ms) == ["preprocess", "infer", "mask"]
-        assert segmenter._logits_runtime is None
+        assert segmenter._logits is None
 
 
 @pytest.mark.parametrize("shape", [(None, None, None), (1, 16, 20), (3, 16, 20)])
@@ -167,7 +167,9 @@ def test_foreign_mask_network_is_refused(tmp_path: Path) -> None:
     def swap(folder: Path) -> None:
         save_logits(folder / "models/model.mask.onnx", conv_weights())
 
-    with pytest.raises(ArtifactError, match=r"has image float32.*expected one uint8 tensor with 4 dimensions"):
+    with pytest.raises(
+        ArtifactError, match=r"has logits float32.*expected one mask of uint8, int32, int64 \(N, H, W\)"
+    ):
         Segmenter.load(write_artifact(tmp_path / "a", edit=swap))
 
 
