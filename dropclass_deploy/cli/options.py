@@ -14,6 +14,12 @@ Data = Annotated[str, typer.Option("--data", help="Data as FORMAT:PATH, for exam
 Weights = Annotated[
     str, typer.Option("--weights", help="Which of a run's networks: last, best-miou or best-rare-miou.")
 ]
-Runtime = Annotated[str, typer.Option("--runtime", help="auto or onnxruntime.")]
+Runtime = Annotated[
+    str, typer.Option("--runtime", help="auto, onnxruntime, openvino, onnxruntime-cuda, tensorrt … (see the README).")
+]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Which of the artifact's networks: fp32, fp16, int8 or mixed.")
+]
+MaskHead = Annotated[str, typer.Option("--mask-head", help="dense or sparse.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default the runtime's own.")]
 Artifact = Annotated[Path, typer.Argument(help="Artifact folder that 'dropclass export' wrote.")]

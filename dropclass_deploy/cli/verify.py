@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line, print_table
-from dropclass_deploy.cli.options import Data, Json, Runtime, Split
+from dropclass_deploy.cli.options import Data, Json, MaskHead, Precision, Runtime, Split
 from dropclass_deploy.core.errors import GateRefusedError, UserError
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import Preprocess
@@ -38,6 +38,8 @@ def verify(
         Path | None, typer.Option("--evidence", help="Folder for parity.json; default in the artifact.")
     ] = None,
     runtime: Runtime = "auto",
+    precision: Precision = "fp32",
+    head: MaskHead = "dense",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +63,8 @@ def verify(
         preprocess=None if preprocess is None else read_preprocess(preprocess),
         evidence=evidence,
         runtime=runtime,
+        precision=precision,
+        head=head,
         seed=seed,
     )
     content = report.to_json()

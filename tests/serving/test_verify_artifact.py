@@ -148,7 +148,7 @@ def test_logits_file_of_another_network_fails(tmp_path: Path) -> None:
     assert report.verdict == "fail"
     assert report.logits_disagreement is not None
     assert report.logits_disagreement > 0.1
-    assert any("model.onnx differs from models/model.mask.onnx" in reason for reason in report.reasons)
+    assert any("logits file differs from models/model.mask.onnx" in reason for reason in report.reasons)
 
 
 def test_wrong_sample_mask_fails(tmp_path: Path) -> None:

@@ -112,10 +112,11 @@ def _problems(comparison: Comparison, measured: Measurement) -> tuple[str, ...]:
         problems.append(
             f"the masks differ at {measured.counts.disagreement:.3g} of the pixels, and {MAX_DISAGREEMENT:g} is allowed"
         )
-    if (measured.logits_disagreement or 0.0) > MAX_DISAGREEMENT:
+    # Two files of one lowered network round apart in other engines' fused kernels: there the classes alone decide.
+    if comparison.rule == STRICT and (measured.logits_disagreement or 0.0) > MAX_DISAGREEMENT:
         problems.append(
-            f"the argmax of models/model.onnx differs from models/model.mask.onnx at {measured.logits_disagreement:.3g} of "
-            f"the pixels, and {MAX_DISAGREEMENT:g} is allowed"
+            f"the argmax of the logits file differs from {comparison.candidate.title} at "
+            f"{measured.logits_disagreement:.3g} of the pixels, and {MAX_DISAGREEMENT:g} is allowed"
         )
     return tuple(problems)
 

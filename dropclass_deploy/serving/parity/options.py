@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.core.model_files import DENSE
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.serving.parity.bootstrap import RESAMPLES
@@ -18,6 +19,8 @@ class VerifyOptions:
         allow_insufficient: classes whose "insufficient" does not make the whole insufficient; recorded in the report.
         runtime: of the candidate and of a reference file.
         threads: of one operator; None leaves the choice to the runtime.
+        precision: which of an artifact's network files is the candidate; see ``core.model_files``.
+        head: the mask head of that file, "dense" or "sparse".
         seed: of the bootstrap.
         resamples: of the bootstrap.
         limit: at most so many images, the first ones; None for the whole split.
@@ -28,6 +31,8 @@ class VerifyOptions:
     allow_insufficient: tuple[str, ...] = ()
     runtime: str = "auto"
     threads: int | None = None
+    precision: str = "fp32"
+    head: str = DENSE
     seed: int = 0
     resamples: int = RESAMPLES
     limit: int | None = None
@@ -41,3 +46,11 @@ class VerifyOptions:
             raise UserError(f"{self.resamples} bootstrap resamples were asked for", expected="at least 1")
         if self.seed < 0:
             raise UserError(f"the seed is {self.seed}", expected="0 or more")
+
+    @property
+    def evidence_file(self) -> str:
+        """Name of the report: ``parity.json`` of the file that everyone embeds, another one a variant and engine."""
+        if (self.precision, self.head) == ("fp32", DENSE) and self.runtime in ("auto", "onnxruntime"):
+            return "parity.json"
+        engine = "onnxruntime" if self.runtime == "auto" else self.runtime
+        return f"parity.{self.precision}.{self.head}.{engine}.json"

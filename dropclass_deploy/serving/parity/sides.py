@@ -69,7 +69,7 @@ class ArtifactSide:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
-        self.title = "models/model.mask.onnx"
+        self.title = segmenter.mask_file
 
     def predict(self, sample: Sample) -> Prediction:
         """The segmenter's mask; a logit that is not finite is a problem."""
@@ -78,7 +78,7 @@ class ArtifactSide:
         resized = self._segmenter.network_image(sample.image)
         own = mask if resized.shape[:2] == size else self._segmenter.network_mask(resized)
         logits = self._segmenter.network_logits(resized)
-        problems = () if np.isfinite(logits).all() else (f"{NOT_FINITE} models/model.onnx",)
+        problems = () if np.isfinite(logits).all() else (f"{NOT_FINITE} {self._segmenter.logits_file}",)
         differing = int(np.count_nonzero(logits_to_mask(logits, own.shape) != own))
         return Prediction(mask, problems, (), differing, int(own.size))
 

@@ -79,10 +79,17 @@ def _verify_artifact(
     options: VerifyOptions,
 ) -> ParityReport:
     artifact = open_artifact(path)
-    target = (Path(evidence) if evidence is not None else artifact.evidence) / PARITY_FILE
+    target = (Path(evidence) if evidence is not None else artifact.evidence) / options.evidence_file
     check_writable(target, EVIDENCE_OPTION)
     # A provider that fell back is for the gate to refuse, with all figures, not a reason to stop.
-    with Segmenter(artifact, options.runtime, options.threads, allow_fallback=True) as segmenter:
+    with Segmenter(
+        artifact,
+        options.runtime,
+        options.threads,
+        precision=options.precision,
+        head=options.head,
+        allow_fallback=True,
+    ) as segmenter:
         comparison = artifact_comparison(artifact, segmenter, dataset, reference_masks, options)
         report = compare(comparison, dataset, options)
     write_evidence(target, report.to_json(), EVIDENCE_OPTION)

@@ -15,7 +15,7 @@ from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserE
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
 from dropclass_deploy.serving.runtimes.feeds import check_feeds
 from dropclass_deploy.serving.runtimes.graph_precision import read_precision
-from dropclass_deploy.serving.runtimes.onnx_metadata import read_metadata
+from dropclass_deploy.serving.runtimes.onnx_metadata import read_metadata, read_output_names
 
 CPU = "CPU"
 OWN_SIZES = 8
@@ -57,7 +57,9 @@ class OpenVino:
         self._closed = False
         self._model = self._read()
         self.inputs = tuple(_spec(port) for port in self._model.inputs)
-        self.outputs = tuple(_spec(port) for port in self._model.outputs)
+        # A port may go by several names, of which OpenVINO gives any: the graph's own is the one that was meant.
+        names = read_output_names(path)
+        self.outputs = tuple(_spec(port, name) for port, name in zip(self._model.outputs, names, strict=True))
         self.metadata = read_metadata(path)
         first = self._compile(self._model)
         if self._is_sized():
@@ -74,7 +76,7 @@ class OpenVino:
         check_feeds(feeds, self.inputs, "OpenVINO")
         compiled = self._compiled_for(feeds)
         try:
-            return compiled.infer(dict(feeds))
+            return dict(zip((spec.name for spec in self.outputs), compiled.infer(dict(feeds)), strict=True))
         except RuntimeError as error:
             raise UserError(
                 f"OpenVINO refused the input: {_reason(error)}", expected=", ".join(str(spec) for spec in self.inputs)
@@ -173,14 +175,15 @@ class _Compiled:
         """A request of the caller's own."""
         return self._compiled.create_infer_request()
 
-    def infer(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        """Outputs by name, copied."""
+    def infer(self, feeds: dict[str, Array]) -> list[Array]:
+        """Every output, copied."""
         try:
             request = self._requests.get_nowait()
         except Empty:
             request = self.request()
         try:
-            return {port.any_name: value for port, value in request.infer(feeds).items()}
+            result = request.infer(feeds)
+            return [result[index] for index in range(len(self._compiled.outputs))]
         finally:
             self._requests.put(request)
 
@@ -193,9 +196,9 @@ def import_openvino() -> Any:
         raise MissingExtraError("openvino", "openvino") from error
 
 
-def _spec(port: Any) -> TensorSpec:
+def _spec(port: Any, name: str = "") -> TensorSpec:
     shape = tuple(None if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
-    return TensorSpec(str(port.any_name), str(port.element_type.to_dtype()), shape)
+    return TensorSpec(name or str(port.any_name), str(port.element_type.to_dtype()), shape)
 
 
 def _reason(error: Exception) -> str:
