@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +21,13 @@ from dropclass_deploy.export import graphs
 from dropclass_deploy.export.coarse_scale import coarse_scale
 from dropclass_deploy.export.mask_format import AS_UINT8, MaskFormat
 from dropclass_deploy.export.networks import ResizedLogits, checked_classes, deployable, first_line, run_example
+from dropclass_deploy.export.quiet import quiet
 from dropclass_deploy.export.shapes import Shape, checked_shape, describe_shape, fixed_size
 from dropclass_deploy.export.size_check import refuse_one_sized
 
 # Odd in both directions and unequal, so that a network which halves and doubles shows its true output size.
 _ODD = (137, 171)
 _EVEN = (128, 160)
-_LOGGERS = ("torch", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def _convert(network: nn.Module, example: Tensor, shape: Shape, opset: int) -> g
     axes = dict(zip((0, 2, 3), shape, strict=True))
     dynamic = {axis: torch.export.Dim.DYNAMIC for axis, size in axes.items() if size is None}
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 network.eval(),
                 (example,),
@@ -185,20 +182,3 @@ def _failure(error: BaseException, shape: Shape) -> ModelError:
         expected="a forward() that torch.export can trace",
         remedy=remedy,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's warnings, log lines and printed graphs off the user's terminal."""
-    handlers = [handler for name in _LOGGERS for handler in logging.getLogger(name).handlers]
-    levels = [handler.level for handler in handlers]
-    sink = io.StringIO()
-    try:
-        for handler in handlers:
-            handler.setLevel(logging.CRITICAL + 1)
-        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for handler, level in zip(handlers, levels, strict=True):
-            handler.setLevel(level)

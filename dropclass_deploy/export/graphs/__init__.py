@@ -2,7 +2,7 @@
 
 from dropclass_deploy.export.graphs.library import Model, onnx_version
 from dropclass_deploy.export.graphs.mask_network import with_mask_head, with_sparse_head
-from dropclass_deploy.export.graphs.saving import OPSETS, load, save
+from dropclass_deploy.export.graphs.saving import OPSETS, load, save, write
 from dropclass_deploy.export.graphs.tidying import operator_counts, tidy, with_output
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "with_mask_head",
     "with_output",
     "with_sparse_head",
+    "write",
 ]

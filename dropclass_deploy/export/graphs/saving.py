@@ -39,6 +39,11 @@ def save(model: Model, path: Path, metadata: Mapping[str, str], opset: int) -> N
     write_bytes(path, model.SerializeToString(deterministic=True))
 
 
+def write(model: Model, path: Path) -> None:
+    """Write a model as it is, for a library that reads files only."""
+    path.write_bytes(model.SerializeToString())
+
+
 def load(path: Path) -> Model:
     """A model that ``save`` wrote."""
     return onnx.load(path, load_external_data=False)
