@@ -8,11 +8,8 @@ from typing import Annotated
 import typer
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
-from dropclass_deploy.cli.options import Json, Overwrite, Split, Weights
+from dropclass_deploy.cli.options import Json, Overwrite, Split, Weights, named
 from dropclass_deploy.cli.torch_room import torch_room
-from dropclass_deploy.core.errors import UserError
-
-PRECISIONS = ("fp32",)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +20,19 @@ def register(app: typer.Typer) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder that 'dropclass train' wrote.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact folder to write.")],
-    precision: Annotated[str, typer.Option("--precision", help="fp32 (the only one in this version).")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="fp32 and, as they pass the gate, fp16, int8, mixed; separated by commas."),
+    ] = "fp32",
+    calibration_split: Annotated[
+        str, typer.Option("--calibration-split", help="Split of the data that calibrates INT8.")
+    ] = "train",
+    budget: Annotated[
+        float, typer.Option("--budget-minutes", min=0, help="For the search of each lower precision.")
+    ] = 20.0,
+    allow_insufficient: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Classes that may stay insufficient in a lower precision's gate.")
+    ] = "",
     shape: Annotated[
         str, typer.Option("--shape", metavar="NxHxW", help="Static shape, such as 1x512x1024.")
     ] = "dynamic",
@@ -54,9 +63,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a run as an artifact: ONNX files, labels, preprocessing, sample, reference masks, model card."""
-    unknown = [name for name in precision.split(",") if name not in PRECISIONS]
-    if unknown:
-        raise UserError(f"precision {unknown[0]!r} is not available", expected=" or ".join(PRECISIONS))
     with torch_room("export"):
         from dropclass_deploy.export import ExportOptions, export_artifact
         from dropclass_deploy.export.mask_format import MaskFormat
@@ -73,6 +79,10 @@ def export(
         overwrite=overwrite,
         author=author or NOT_STATED,
         licence=licence or NOT_STATED,
+        precisions=named(precision),
+        calibration_split=calibration_split,
+        budget_minutes=budget,
+        allow_insufficient=named(allow_insufficient),
         mask_format=MaskFormat(mask_dtype, mask_layout, bake_preprocess),
     )
     folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())

@@ -23,3 +23,8 @@ Precision = Annotated[
 MaskHead = Annotated[str, typer.Option("--mask-head", help="dense or sparse.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default the runtime's own.")]
 Artifact = Annotated[Path, typer.Argument(help="Artifact folder that 'dropclass export' wrote.")]
+
+
+def named(text: str) -> tuple[str, ...]:
+    """The names of a list separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line, print_table
-from dropclass_deploy.cli.options import Data, Json, MaskHead, Precision, Runtime, Split
+from dropclass_deploy.cli.options import Data, Json, MaskHead, Precision, Runtime, Split, named
 from dropclass_deploy.core.errors import GateRefusedError, UserError
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import Preprocess
@@ -59,7 +59,7 @@ def verify(
         reporter=ConsoleReporter(),
         reference=reference,
         candidate=candidate,
-        allow_insufficient=tuple(name.strip() for name in allow_insufficient.split(",") if name.strip()),
+        allow_insufficient=named(allow_insufficient),
         preprocess=None if preprocess is None else read_preprocess(preprocess),
         evidence=evidence,
         runtime=runtime,

@@ -9,14 +9,15 @@ from typing import Any
 from torch import nn
 
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.errors import ModelError, UserError
+from dropclass_deploy.core.errors import GateRefusedError, ModelError, UserError
 from dropclass_deploy.core.files import atomic_folder
-from dropclass_deploy.core.manifest import MANIFEST
+from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.export.artifact_folder import write_artifact
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.preparation import Job, prepared
+from dropclass_deploy.export.quantise.precisions import check_precisions
 from dropclass_deploy.export.replacement import check_replaceable
 from dropclass_deploy.export.source import source_from_module, source_from_run
 from dropclass_deploy.export.to_onnx import Traced, trace
@@ -54,7 +55,8 @@ def export_artifact(
 
     Raises:
         UserError: for anything that the caller can mend, an existing output included (RunError, ModelError, DataError).
-        GateRefusedError: when ONNX Runtime and torch disagree on the sample.
+        GateRefusedError: when ONNX Runtime and torch disagree on the sample (nothing is written), or when the gate
+            refuses a lower precision (the artifact stands without it, its report in ``evidence/``).
     """
     options, reporter, output = options or ExportOptions(), reporter or Silent(), Path(output)
     check_replaceable(output, overwrite=options.overwrite)
@@ -66,15 +68,18 @@ def export_artifact(
         _refuse_module_arguments(classes=classes, preprocess=preprocess, name=name, provenance=provenance)
         origin = source_from_run(Path(source), options.deploy_head, options.weights)
     job = prepared(origin, options, output.resolve().name)
+    check_precisions(job)
     with reporter.phase("tracing the network"):
         traced = trace(job.source.network, options.shape, options.opset)
     _check_classes(job, traced)
     with atomic_folder(output, overwrite=options.overwrite, marker=MANIFEST) as folder:
-        write_artifact(folder, job, traced, reporter)
+        refused = write_artifact(folder, job, traced, reporter)
         # Minutes may have passed, and this is the moment at which the old folder goes.
         check_replaceable(output, overwrite=options.overwrite)
     for note in job.notes:
         reporter.note(note)
+    if refused:
+        raise GateRefusedError(f"{output} is written, but {'; '.join(refused)}; reports: {output / EVIDENCE}")
     return output
 
 

@@ -21,13 +21,15 @@ from dropclass_deploy.export.graphs import onnx_version
 from dropclass_deploy.export.labels import write_labels
 from dropclass_deploy.export.model_card import CardFacts, model_card
 from dropclass_deploy.export.monai_bundle import bundle_metadata
+from dropclass_deploy.export.network_files import write_network
 from dropclass_deploy.export.networks import ResizedLogits
 from dropclass_deploy.export.options import NOT_STATED, ExportOptions
 from dropclass_deploy.export.preparation import Job
+from dropclass_deploy.export.quantise.precisions import add_precisions
 from dropclass_deploy.export.reference import TorchReference, write_references
 from dropclass_deploy.export.sample import SampleCheck, check_sample, sample_image
 from dropclass_deploy.export.source import Source
-from dropclass_deploy.export.to_onnx import Traced, save_logits, save_mask, save_sparse_mask
+from dropclass_deploy.export.to_onnx import Traced
 from dropclass_deploy.training.runs.run import save_module
 
 LOGITS_FILE, MASK_FILE, SPARSE_FILE = (model_file(head) for head in (LOGITS, DENSE, SPARSE))
@@ -35,8 +37,11 @@ WEIGHTS_FILE = "models/model.safetensors"
 PREPROCESS_FILE = "preprocess.json"
 
 
-def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -> None:
+def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -> tuple[str, ...]:
     """Write every file of an artifact into an empty ``folder``, the manifest last.
+
+    Returns:
+        A sentence for each precision that the gate refused: its files are not there.
 
     Raises:
         GateRefusedError: when ONNX Runtime and torch disagree on the sample.
@@ -59,15 +64,13 @@ def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -
     write_text(folder / "docs" / "README.md", card)
     write_json(folder / "configs" / "metadata.json", _bundle(job, versions))
     write_manifest(folder, _manifest(folder, job, versions))
+    return add_precisions(folder, job, traced, onnx_metadata(source, options), reporter)
 
 
 def _write_networks(folder: Path, job: Job, traced: Traced) -> str:
     """The network's files; a note when it has no place for the sparse head."""
     metadata, preprocess, form = onnx_metadata(job.source, job.options), job.source.preprocess, job.options.mask_format
-    (folder / LOGITS_FILE).parent.mkdir(parents=True)
-    save_logits(traced, folder / LOGITS_FILE, metadata)
-    save_mask(traced, preprocess, folder / MASK_FILE, metadata, form)
-    reason = save_sparse_mask(traced, preprocess, folder / SPARSE_FILE, metadata, form)
+    reason = write_network(folder, traced, "fp32", preprocess, metadata, form)
     save_module(folder / WEIGHTS_FILE, job.source.network)
     return f"There is no file with the sparse mask head, only the dense one: {reason}." if reason else ""
 

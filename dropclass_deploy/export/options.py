@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.core.model_files import PRECISIONS
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.export.graphs import OPSETS
 from dropclass_deploy.export.mask_format import AS_UINT8, MaskFormat
@@ -33,6 +34,12 @@ class ExportOptions:
         licence: of the weights, as text.
         codes: class name → SNOMED CT code.
         mask_format: of the mask files: type, layout, normalisation inside or not.
+        precisions: of the network files: "fp32" always, "fp16", "int8" (mixed where INT8 alone does not pass the gate),
+            "mixed".
+        calibration_split: of ``data``, for INT8: training images, which the gate does not see.
+        calibration_data: instead of a split of ``data``.
+        budget_minutes: for each lower precision's search; None for no limit.
+        allow_insufficient: classes whose "insufficient" does not refuse a precision.
     """
 
     deploy_head: str | None = None
@@ -47,6 +54,11 @@ class ExportOptions:
     licence: str = NOT_STATED
     codes: Mapping[str, str] | None = None
     mask_format: MaskFormat = AS_UINT8
+    precisions: tuple[str, ...] = ("fp32",)
+    calibration_split: str = "train"
+    calibration_data: Dataset | None = None
+    budget_minutes: float | None = 20.0
+    allow_insufficient: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked_shape(self.shape)
@@ -54,5 +66,9 @@ class ExportOptions:
             raise UserError(f"opset {self.opset} is not offered", expected=f"one of {', '.join(map(str, OPSETS))}")
         if self.deploy_head is not None and self.deploy_head not in HEADS:
             raise UserError(f"there is no deploy head {self.deploy_head!r}", expected=" or ".join(HEADS))
+        unknown = [name for name in self.precisions if name not in PRECISIONS]
+        if unknown or not self.precisions:
+            found = f"precision {unknown[0]!r} is not available" if unknown else "no precision is named"
+            raise UserError(found, expected=f"one or more of {', '.join(PRECISIONS)}")
         if self.reference_limit is not None and self.reference_limit < 0:
             raise UserError(f"reference_limit is {self.reference_limit}", expected="0 or more")

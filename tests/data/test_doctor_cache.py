@@ -14,8 +14,9 @@ import pytest
 from hostile_folders import COUNT, WIDTH, sound_mask, write_sound_folder
 from PIL import Image
 
+from dropclass_deploy.core.cache import cache_folder
 from dropclass_deploy.data.doctor import Report, examine
-from dropclass_deploy.data.doctor.cache import FactsCache, cache_folder, stamp_of
+from dropclass_deploy.data.doctor.cache import FactsCache, stamp_of
 from dropclass_deploy.data.doctor.facts import MaskFacts
 from dropclass_deploy.data.registry import survey
 
@@ -186,11 +187,11 @@ def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("DROPCLASS_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == tmp_path / ".cache" / "dropclass_deploy" / "doctor"
+    assert cache_folder("doctor") == tmp_path / ".cache" / "dropclass_deploy" / "doctor"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "dropclass_deploy" / "doctor"
+    assert cache_folder("doctor") == tmp_path / "xdg" / "dropclass_deploy" / "doctor"
     monkeypatch.setenv("DROPCLASS_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own" / "doctor"
+    assert cache_folder("doctor") == tmp_path / "own" / "doctor"
 
 
 def test_an_interrupted_reading_keeps_what_it_read(root: Path, cache: Path) -> None:

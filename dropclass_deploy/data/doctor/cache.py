@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,17 +22,6 @@ from dropclass_deploy.data.doctor.facts import SCHEMA, FileFacts
 Facts = TypeVar("Facts", bound=FileFacts)
 Stamp = tuple[int, int, int]
 """Size in bytes, modification time and change time in ns."""
-
-
-def cache_folder() -> Path | None:
-    """Where the doctor keeps its facts; None for a user without a home."""
-    if own := os.environ.get("DROPCLASS_CACHE"):
-        return Path(own) / "doctor"
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return base / "dropclass_deploy" / "doctor"
 
 
 def stamp_of(path: Path) -> Stamp | None:

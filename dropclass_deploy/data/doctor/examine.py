@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dropclass_deploy.core.cache import cache_folder
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.data.dataset import Dataset
-from dropclass_deploy.data.doctor.cache import FactsCache, cache_folder
+from dropclass_deploy.data.doctor.cache import FactsCache
 from dropclass_deploy.data.doctor.checks import CHECKS
 from dropclass_deploy.data.doctor.checks.presence import absent_classes
 from dropclass_deploy.data.doctor.counts import count_split
@@ -38,7 +39,7 @@ def examine(
     Raises:
         DataError: when there is no such split. Whatever is wrong with the files is in the report.
     """
-    cache = FactsCache(cache_folder(), layout.place, layout.value_range, believed=cached)
+    cache = FactsCache(cache_folder("doctor"), layout.place, layout.value_range, believed=cached)
     evidence = gather(layout, splits, reporter or Silent(), cache)
     findings = [finding for check in CHECKS for finding in check(evidence)]
     return _report(layout.spec, evidence, findings)
