@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
 from dropclass_deploy.cli.options import Json, Overwrite, Split, Weights, named
 from dropclass_deploy.cli.torch_room import torch_room
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.core.manifest import first_problem
+from dropclass_deploy.core.sliding_window import Window
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +57,15 @@ def export(
             "--bake-preprocess/--no-bake-preprocess", help="Whether the mask files normalise uint8 images inside."
         ),
     ] = True,
+    window: Annotated[
+        str | None, typer.Option("--window", metavar="HxW", help="Slide such a window over larger images.")
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option("--overlap", help="Of neighbouring windows, a share of the window; default 0.25.")
+    ] = None,
+    blend: Annotated[
+        str | None, typer.Option("--blend", help="constant (default) or gaussian weights of a window.")
+    ] = None,
     author: Annotated[
         str | None, typer.Option("--author", help="Author of the model, for its card and metadata.")
     ] = None,
@@ -84,6 +97,7 @@ def export(
         budget_minutes=budget,
         allow_insufficient=named(allow_insufficient),
         mask_format=MaskFormat(mask_dtype, mask_layout, bake_preprocess),
+        window=read_window(window, overlap, blend),
     )
     folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -93,3 +107,27 @@ def export(
     for name in (name for name in files if not name.startswith("reference/")):
         print_line(f"  {name}  {(folder / name).stat().st_size / 2**20:.2f} MiB")
     print_line(f"artifact: {folder}   next: dropclass verify {folder} --data {data or 'FORMAT:PATH'}")
+
+
+def read_window(size: str | None, overlap: float | None, blend: str | None) -> Window | None:
+    """The window of ``--window``, ``--overlap`` and ``--blend``; None without the first.
+
+    Raises:
+        UserError: when one of the others stands alone, or a value makes no window.
+    """
+    from dropclass_deploy.export.shapes import parse_size
+
+    given = {"overlap": overlap, "blending": blend}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if size is None:
+        if chosen:
+            raise UserError("--overlap or --blend is given without --window", remedy="add --window HxW")
+        return None
+    height, width = parse_size(size)
+    try:
+        return Window.model_validate({"height": height, "width": width, **chosen})
+    except ValidationError as error:
+        raise UserError(
+            f"--window {size} with {chosen or 'its defaults'} makes no window: {first_problem(error)}",
+            expected="for example --window 512x1024 --overlap 0.25 --blend gaussian",
+        ) from error

@@ -41,16 +41,20 @@ def run_bench(
 
 def _peers(artifact: Path, scratch: Path, threads: int | None, reporter: Reporter) -> list[Any]:
     """Torch eager, and a plain export run by ONNX Runtime with NumPy around it."""
+    from dropclass_deploy.serving.artifact import open_artifact
+
+    opened = open_artifact(artifact)
+    if opened.preprocess.window is not None:
+        reporter.note("the artifact slides a window, which its peers cannot: timing it without them")
+        return []
     try:
         from dropclass_deploy.export.from_artifact import network_from_artifact
         from dropclass_deploy.export.peers import TorchEager, export_naive
     except ModuleNotFoundError as error:
         reporter.note(f"{error.name} is not installed: timing the artifact without its peers")
         return []
-    from dropclass_deploy.serving.artifact import open_artifact
     from dropclass_deploy.serving.benchmark import NaiveOnnx
 
-    opened = open_artifact(artifact)
     network = network_from_artifact(artifact)
     reporter.note("exporting the naive path's file")
     export_naive(network, scratch / "naive.onnx", opened.manifest.shape)

@@ -15,10 +15,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.sliding_window import MAX_PIXELS, Window
 
 Triple = tuple[float, float, float]
 ValueRange = tuple[float, float]
 """Raw values (low, high) of an image of one channel that become 0 and 255."""
+
+_WRITTEN_WHEN_SET = ("value_range", "window")
 
 
 class Preprocess(BaseModel):
@@ -32,6 +35,9 @@ class Preprocess(BaseModel):
         value_range: (low, high): raw values of an image of one channel that become 0 and 255 before all else (see
             ``window``); None where images are 8-bit as they are. An image of three 8-bit channels is never windowed. A
             None is written nowhere: files and digests without a range are those of versions that knew none.
+        window: what slides over the image, after it was resized to ``size`` where there is one; the network sees one
+            window at a time and the logits are blended (see ``core.sliding_window``). None runs the image as a whole, and
+            is written nowhere either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,23 +46,22 @@ class Preprocess(BaseModel):
     std: Triple = (0.229, 0.224, 0.225)
     size: tuple[int, int] | None = Field(default=None)
     value_range: ValueRange | None = None
+    window: Window | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if any(not np.isfinite(value) for value in self.mean) or any(not (np.isfinite(v) and v > 0) for v in self.std):
             raise ValueError("mean must be finite and std finite and above 0")
-        if self.size is not None and min(self.size) < 1:
-            raise ValueError("size is (height, width) in pixels, each at least 1")
+        if self.size is not None and (min(self.size) < 1 or self.size[0] * self.size[1] > MAX_PIXELS):
+            raise ValueError(f"size is (height, width) in pixels, each at least 1, at most {MAX_PIXELS} in all")
         if self.value_range is not None and not is_value_range(*self.value_range):
             raise ValueError("value_range is (low, high), finite, low below high")
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_range(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_parts(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = serialise(self)
-        if self.value_range is None:
-            content.pop("value_range", None)
-        return content
+        return {key: value for key, value in content.items() if value is not None or key not in _WRITTEN_WHEN_SET}
 
     def digest(self) -> str:
         """SHA-256 over the specification in a canonical form: equal digests, equal preprocessing."""

@@ -77,7 +77,7 @@ def _write_networks(folder: Path, job: Job, traced: Traced) -> str:
 
 def _write_sample(folder: Path, job: Job) -> SampleCheck:
     preprocess = job.source.preprocess
-    image = sample_image(job.dataset, preprocess.size)
+    image = sample_image(job.dataset, preprocess)
     network = ResizedLogits(job.source.network).eval()
     masks = [folder / name for name in (MASK_FILE, SPARSE_FILE) if (folder / name).exists()]
     check = check_sample(network, preprocess, job.options.shape, image, folder / LOGITS_FILE, masks)

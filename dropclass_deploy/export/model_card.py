@@ -8,6 +8,7 @@ from typing import Any
 
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import ValueRange
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.sample import SampleCheck
@@ -110,7 +111,8 @@ def _sparse_line(facts: CardFacts) -> str:
 
 
 def _how_to_run(source: Source, options: ExportOptions) -> str:
-    size = source.preprocess.size
+    # The sample of an artifact with a window is a window.
+    size = None if source.preprocess.window else source.preprocess.size
     resize = f".resize({size[::-1]}, Image.Resampling.BILINEAR)" if size else ""
     form = options.mask_format
     code = _RUN_IT.format(
@@ -144,7 +146,21 @@ def _preprocessing(source: Source, form: MaskFormat) -> str:
     return _windowing(spec.value_range) + (
         f"RGB, each image {size}, then `(image / 255 − mean) / std` with mean {list(spec.mean)} and std "
         f"{list(spec.std)} in R, G, B order. `models/model.mask.onnx` {inside}. The same "
-        "specification stands in `preprocess.json` and in the metadata of both ONNX files.\n"
+        "specification stands in `preprocess.json` and in the metadata of both ONNX files.\n" + _sliding(spec.window)
+    )
+
+
+def _sliding(window: Window | None) -> str:
+    """How large images are run, and that the ONNX files know nothing of it."""
+    if window is None:
+        return ""
+    return (
+        f"\nThen a window of {window.height}×{window.width} slides over the image with an overlap of {window.overlap:g} "
+        f"and {window.blending} blending of the logits; smaller images are padded ({window.padding}) after normalisation. "
+        "The definitions are those of MONAI's `sliding_window_inference`. The windows are **not** inside the ONNX files: "
+        "`models/model.mask.onnx` segments what it is given, one window or another image, as a whole. `dropclass predict` "
+        "and the `Segmenter` slide over `models/model.onnx`, whose logits are blended before the argmax; "
+        "`sample/image.png` is a single window.\n"
     )
 
 
@@ -229,7 +245,7 @@ def _export_check(facts: CardFacts) -> str:
 
 def _limits(source: Source, facts: CardFacts) -> str:
     lines = [*facts.notes]
-    if source.preprocess.size is None:
+    if source.preprocess.size is None and source.preprocess.window is None:
         lines.append("Each image runs at its own size; sizes unlike those of the training data were not measured.")
     lines += [
         "Images unlike the training data were not measured; there the figures above say nothing.",

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import PRECISIONS
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.export.graphs import OPSETS
 from dropclass_deploy.export.mask_format import AS_UINT8, MaskFormat
-from dropclass_deploy.export.shapes import DYNAMIC, Shape, checked_shape
+from dropclass_deploy.export.shapes import DYNAMIC, Shape, checked_shape, describe_shape, fixed_size
 from dropclass_deploy.export.source import HEADS
 
 NOT_STATED = "not stated"
@@ -40,6 +41,8 @@ class ExportOptions:
         calibration_data: instead of a split of ``data``.
         budget_minutes: for each lower precision's search; None for no limit.
         allow_insufficient: classes whose "insufficient" does not refuse a precision.
+        window: slides over images larger than it (``preprocess.json`` says so, and ``Segmenter`` does it); None keeps what
+            the run's or module's preprocessing has.
     """
 
     deploy_head: str | None = None
@@ -59,6 +62,7 @@ class ExportOptions:
     calibration_data: Dataset | None = None
     budget_minutes: float | None = 20.0
     allow_insufficient: tuple[str, ...] = ()
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         checked_shape(self.shape)
@@ -72,3 +76,16 @@ class ExportOptions:
             raise UserError(found, expected=f"one or more of {', '.join(PRECISIONS)}")
         if self.reference_limit is not None and self.reference_limit < 0:
             raise UserError(f"reference_limit is {self.reference_limit}", expected="0 or more")
+        check_window(self.window, self.shape)
+
+
+def check_window(window: Window | None, shape: Shape) -> None:
+    """Raise UserError when the network's fixed shape is not that of the window that it shall see."""
+    size = fixed_size(shape)
+    if window is not None and size is not None and size != window.size:
+        height, width = window.size
+        raise UserError(
+            f"the shape {describe_shape(shape)} fixes {size[0]}×{size[1]} but the window is {height}×{width}",
+            expected="the window's height and width in the shape",
+            remedy=f"export with --shape {shape[0] or 'N'}x{height}x{width}, or with dynamic shapes",
+        )

@@ -10,7 +10,7 @@ from typing import Any
 from dropclass_deploy.core.errors import DataError, UserError
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.registry import open_dataset
-from dropclass_deploy.export.options import ExportOptions
+from dropclass_deploy.export.options import ExportOptions, check_window
 from dropclass_deploy.export.shapes import fixed_size
 from dropclass_deploy.export.source import Source
 
@@ -44,6 +44,7 @@ def prepared(source: Source, options: ExportOptions, name: str) -> Job:
         DataError: when the data cannot be opened, are empty, or have other classes or another value range than the model.
     """
     check_json(source.provenance)
+    source = _with_window(source, options)
     settled, size_note = _with_size(source, options)
     dataset, data_note = _dataset(source, options)
     if dataset is not None:
@@ -60,10 +61,19 @@ def check_json(provenance: Mapping[str, Any]) -> None:
         raise UserError(f"the provenance cannot be written as JSON: {error}", expected="plain JSON values") from error
 
 
+def _with_window(source: Source, options: ExportOptions) -> Source:
+    """The source whose preprocessing has the window of the options, when there is one."""
+    if options.window is not None:
+        source = replace(source, preprocess=source.preprocess.model_copy(update={"window": options.window}))
+    check_window(source.preprocess.window, options.shape)
+    return source
+
+
 def _with_size(source: Source, options: ExportOptions) -> tuple[Source, str]:
     """The source whose preprocessing resizes to the fixed shape, when there is one, and the note that says so."""
     size, given = fixed_size(options.shape), source.preprocess.size
-    if size is None or size == given:
+    # With a window the shape is the window's, and images keep whatever size they have.
+    if size is None or size == given or source.preprocess.window is not None:
         return source, ""
     if given:
         raise UserError(

@@ -35,6 +35,7 @@ class TorchReference:
 
     The image is resized to ``preprocess.size`` when there is one and normalised; the logits at the network's input size,
     the output of ``models/model.onnx``, are resized to the image's size (bilinear, half-pixel centres) before the argmax.
+    Where the preprocessing has a window, those logits are blended of its windows, as the ``Segmenter`` blends them.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:

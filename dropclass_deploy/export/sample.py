@@ -14,6 +14,7 @@ from torch import nn
 
 from dropclass_deploy.core.errors import GateRefusedError
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import central_window
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import resize_image
 from dropclass_deploy.export.mask_head import MaskModel
@@ -29,10 +30,16 @@ Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
 
 
-def sample_image(dataset: Dataset | None, size: tuple[int, int] | None) -> Image:
-    """uint8 (H, W, 3): the first image of ``dataset``, or a drawn one; resized to ``size`` when the network needs one."""
-    image = dataset.image(0) if dataset is not None and len(dataset) else procedural_image(size or _PROCEDURAL_SIZE)
-    return image if size is None else resize_image(image, size)
+def sample_image(dataset: Dataset | None, preprocess: Preprocess) -> Image:
+    """uint8 (H, W, 3): the first image of ``dataset``, or a drawn one, as the network sees it.
+
+    It is resized to ``preprocess.size`` where there is one; with a window it is the window in its middle.
+    """
+    size, window = preprocess.size, preprocess.window
+    drawn = size or (window.size if window else _PROCEDURAL_SIZE)
+    image = dataset.image(0) if dataset is not None and len(dataset) else procedural_image(drawn)
+    image = image if size is None else resize_image(image, size)
+    return image if window is None else central_window(image, window, preprocess.mean)
 
 
 def procedural_image(size: tuple[int, int]) -> Image:

@@ -63,3 +63,15 @@ def describe_shape(shape: Shape) -> str:
     if shape == DYNAMIC:
         return "dynamic"
     return "x".join(letter if size is None else str(size) for size, letter in zip(shape, "NHW", strict=True))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read ``"512x1024"`` as (height, width).
+
+    Raises:
+        UserError: for anything else.
+    """
+    found = re.fullmatch(r"([0-9]{1,6})[x×]([0-9]{1,6})", text.strip().lower())
+    if found is None:
+        raise UserError(f"{text!r} is no size", expected="HEIGHTxWIDTH in pixels, such as 512x1024")
+    return int(found[1]), int(found[2])

@@ -54,6 +54,13 @@ def logits_to_mask(logits: npt.NDArray[np.floating[Any]], size: tuple[int, int])
     return mask
 
 
+def resized_logits(logits: Floats, size: tuple[int, ...]) -> Floats:
+    """Logits float32 (C, h, w) at ``size`` = (H, W): the whole array (C, H, W)."""
+    height, width = size
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _strip(logits, _axis(logits.shape[1], height), _axis(logits.shape[2], width), slice(0, height))
+
+
 def argmax_of_classes(logits: Floats) -> Mask:
     """Class of the largest logit along the first axis, uint8; exact ties go to the lowest id."""
     # One comparison a class on whole planes: NumPy's argmax over a leading axis walks memory across the planes.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.serving.logits_resize import resized_logits
 from dropclass_deploy.serving.mask_layout import MASK_DTYPES, mask_layout
 from dropclass_deploy.serving.runtimes import Runtime, TensorSpec
 
@@ -45,7 +46,10 @@ class ImageInput:
 
     def feeds(self, images: Image) -> Feeds:
         """The network's input for images (N, h, w, 3) of its size; a static batch is filled by repeating the last."""
-        values = np.ascontiguousarray(images) if self.takes_bytes else self._preprocess.normalise(images)
+        return self.filled(np.ascontiguousarray(images) if self.takes_bytes else self._preprocess.normalise(images))
+
+    def filled(self, values: npt.NDArray[Any]) -> Feeds:
+        """The same of images that are as the network takes them."""
         missing = (self.batch or 0) - len(values)
         return {self._name: np.concatenate([values, *[values[-1:]] * missing]) if missing > 0 else values}
 
@@ -117,6 +121,13 @@ class LogitsNetwork:
         logits: Floats = self.runtime.run(feeds)[self._output]
         self._check_classes(logits.shape[1], "the network")
         return logits
+
+    def run_planes(self, planes: Floats) -> Floats:
+        """Logits (n, C, h, w) of normalised images (n, 3, h, w), at their size."""
+        logits = self.run(self.input.filled(planes))[: len(planes)]
+        if logits.shape[2:] == planes.shape[2:]:
+            return logits
+        return np.stack([resized_logits(item, planes.shape[2:]) for item in logits])
 
     def _check_classes(self, channels: int | None, title: str) -> None:
         if channels not in (None, self._num_classes):

@@ -15,6 +15,7 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ArtifactError, UserError
 from dropclass_deploy.core.model_files import DENSE, LOGITS, model_file
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import central_window
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.images_given import AnyImage, checked_image, in_8_bits
@@ -22,6 +23,7 @@ from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
 from dropclass_deploy.serving.stages import size_named, timed
+from dropclass_deploy.serving.windows import segment_windows
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -48,7 +50,8 @@ class Segmenter:
 
     The mask at source size comes from the logits, never from stretching a small mask: an image of the network's own size
     goes through the mask file (``models/model.mask.onnx``); any other is resized, goes through the logits file of the same
-    precision (``models/model.onnx``), and the logits are resized to the source size before the argmax.
+    precision (``models/model.onnx``), and the logits are resized to the source size before the argmax. Where the
+    preprocessing has a window, the logits file runs window by window, unless the image is exactly one window.
 
     Attributes:
         artifact: the checked artifact folder.
@@ -76,7 +79,10 @@ class Segmenter:
         self._logits: LogitsNetwork | None = None
         path = artifact.model(head, precision)
         self._mask = MaskNetwork(self._open(path), path, artifact.preprocess, len(artifact.classes))
-        self._fixed = _fixed_size(artifact, self._mask.input.size, path)
+        self._fixed = _fixed_size(artifact.preprocess, self._mask.input.size, path)
+        if artifact.preprocess.window is not None:
+            # Better found now than at the first large image.
+            _fixed_size(artifact.preprocess, self._logits_network.input.size, artifact.model(LOGITS, precision))
 
     @classmethod
     def load(
@@ -172,9 +178,11 @@ class Segmenter:
         return read_image(source, self.preprocess.value_range)
 
     def network_image(self, image: Image) -> Image:
-        """The image at the size at which the network sees it: uint8 (h, w, 3)."""
-        height, width = (fixed or own for fixed, own in zip(self._fixed or (None, None), image.shape[:2], strict=True))
-        return image if image.shape[:2] == (height, width) else resize_image(image, (height, width))
+        """The image at the size at which the network sees it, uint8 (h, w, 3); with a window: the one in its middle."""
+        resized, window = self._resized(image), self.preprocess.window
+        if window is None or resized.shape[:2] == window.size:
+            return resized
+        return central_window(resized, window, self.preprocess.mean)
 
     def network_mask(self, image: Image) -> Mask:
         """What the mask file gives for an image of the network's size, whatever its layout: uint8 (h, w)."""
@@ -207,7 +215,14 @@ class Segmenter:
     def _segment(self, image: AnyImage, size: Size | None, latency_ms: dict[str, float]) -> Mask:
         target = size or (image.shape[0], image.shape[1])
         with timed(latency_ms, "preprocess"):
-            resized = self.network_image(in_8_bits(image, self.preprocess.value_range))
+            resized = self._resized(in_8_bits(image, self.preprocess.value_range))
+        window = self.preprocess.window
+        if window is not None and resized.shape[:2] != window.size:
+            return segment_windows(resized, window, self._logits_network, self.preprocess, target, latency_ms)
+        return self._segment_whole(resized, target, latency_ms)
+
+    def _segment_whole(self, resized: Image, target: Size, latency_ms: dict[str, float]) -> Mask:
+        with timed(latency_ms, "preprocess"):
             network = None if resized.shape[:2] == target else self._logits_network
             feeds = self.mask_feeds(resized) if network is None else network.feeds(resized[None])
         if network is None:
@@ -219,6 +234,10 @@ class Segmenter:
             logits = network.run(feeds)
         with timed(latency_ms, "mask"):
             return logits_to_mask(logits[0], target)
+
+    def _resized(self, image: Image) -> Image:
+        height, width = (fixed or own for fixed, own in zip(self._fixed or (None, None), image.shape[:2], strict=True))
+        return image if image.shape[:2] == (height, width) else resize_image(image, (height, width))
 
     @property
     def _logits_network(self) -> LogitsNetwork:
@@ -233,19 +252,23 @@ class Segmenter:
         return open_runtime(path, runtime, threads, allow_fallback=allow_fallback)
 
 
-def _fixed_size(artifact: Artifact, static: tuple[int | None, ...], path: Path) -> tuple[int | None, int | None] | None:
+def _fixed_size(
+    preprocess: Preprocess, static: tuple[int | None, ...], path: Path
+) -> tuple[int | None, int | None] | None:
     """Height and width that every image is brought to; None where each image keeps its own.
 
     Raises:
         ArtifactError: when the preprocessing and the network's static input disagree.
     """
-    size = artifact.preprocess.size
-    if size is None:
+    seen, maker = preprocess.size, "the preprocessing makes"
+    if preprocess.window is not None:
+        seen, maker = preprocess.window.size, "the preprocessing has windows of"
+    if seen is None:
         return (static[0], static[1]) if any(static) else None
-    if any(given not in (None, wanted) for given, wanted in zip(static, size, strict=True)):
+    if any(given not in (None, wanted) for given, wanted in zip(static, seen, strict=True)):
         raise ArtifactError(
-            f"{path} takes images of {static[0]}x{static[1]} and the preprocessing makes {size[0]}x{size[1]}",
+            f"{path} takes images of {static[0]}x{static[1]} and {maker} {seen[0]}x{seen[1]}",
             expected="the same size",
             remedy="export the run again",
         )
-    return size
+    return preprocess.size

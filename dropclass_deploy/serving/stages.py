@@ -11,10 +11,11 @@ from dropclass_deploy.core.errors import ArtifactError, UserError
 
 @contextmanager
 def timed(latency_ms: dict[str, float], stage: str) -> Iterator[None]:
-    """Write the milliseconds that the block took under the name of its stage."""
-    started = perf_counter_ns()
+    """Add the milliseconds that the block took to its stage, less those of the stages timed inside it."""
+    before, started = sum(latency_ms.values()), perf_counter_ns()
     yield
-    latency_ms[stage] = (perf_counter_ns() - started) / 1e6
+    inside = sum(latency_ms.values()) - before
+    latency_ms[stage] = latency_ms.get(stage, 0.0) + (perf_counter_ns() - started) / 1e6 - inside
 
 
 @contextmanager

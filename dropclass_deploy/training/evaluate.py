@@ -15,6 +15,7 @@ from dropclass_deploy.core.errors import DataError, ModelError, first_line
 from dropclass_deploy.core.metrics import Scores, confusion_matrix, scores
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
+from dropclass_deploy.core.sliding_window import blended_rows
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import resize_image
 from dropclass_deploy.models.modes import evaluating
@@ -40,17 +41,31 @@ class TorchSegmenter:
         """Mask uint8 (H, W) of an RGB image uint8 (H, W, 3), at the image's size.
 
         The logits are resized to it (bilinear, half-pixel centres), then the argmax is taken; ties go to the lowest id.
+        Where the preprocessing has a window, those are the blended logits of its windows, and all of them are held at the
+        size of the resized image.
         """
         resized = image if self.preprocess.size is None else resize_image(image, self.preprocess.size)
-        tensor = torch.from_numpy(self.preprocess.normalise(resized)).to(self.device)
         with torch.inference_mode():
-            logits = self._logits(tensor)
-            # Two steps, as deployed: model.onnx gives logits at the network's input size.
-            for size in (tensor.shape[-2:], image.shape[:2]):
-                if logits.shape[-2:] != size:
-                    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            logits = _resized(self._image_logits(resized), image.shape[:2])
             mask: npt.NDArray[np.uint8] = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         return mask
+
+    def _image_logits(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """(1, C, H, W) of an image uint8 (H, W, 3), at its size."""
+        window, normalise = self.preprocess.window, self.preprocess.normalise
+        # An image of the window's size is one window whole: the weights cancel.
+        if window is None or image.shape[:2] == window.size:
+            return self._input_logits(torch.from_numpy(normalise(image)).to(self.device))
+        strips = blended_rows(image, window, normalise, self._window_logits)
+        return torch.from_numpy(np.concatenate(list(strips), axis=1)[None])
+
+    def _window_logits(self, planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._input_logits(torch.from_numpy(planes).to(self.device)).cpu().numpy()
+        return logits
+
+    def _input_logits(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Logits at the size of the network's input, as ``models/model.onnx`` gives them."""
+        return _resized(self._logits(tensor), tensor.shape[-2:])
 
     def _logits(self, tensor: torch.Tensor) -> torch.Tensor:
         try:
@@ -65,6 +80,12 @@ class TorchSegmenter:
                 expected="a network that takes the images to evaluate as they are",
                 remedy="set preprocess.size: [height, width] to the size that it takes",
             ) from error
+
+
+def _resized(logits: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def _is_about_size(reason: str) -> bool:
