@@ -15,7 +15,7 @@ import typer
 from dropclass_deploy import __version__
 from dropclass_deploy.cli import bench, check_data, demo, evaluate, export, predict, train, verify
 from dropclass_deploy.cli.console import leave_stdout
-from dropclass_deploy.core.errors import DropclassError, GateRefusedError, UserError
+from dropclass_deploy.core.errors import DropclassError, GateRefusedError, UserError, printable
 
 SUCCESS, FAILURE, MISTAKE, REFUSED = 0, 1, 2, 3
 _INTERRUPTED = 130
@@ -99,5 +99,5 @@ def _unexpected(error: Exception, *, debug: bool) -> int:
 def _say(message: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    sys.stderr.write("dropclass: " + " ".join(message.split()) + "\n")
+    sys.stderr.write("dropclass: " + printable(" ".join(message.split())) + "\n")
     return code

@@ -14,6 +14,16 @@
 
 from __future__ import annotations
 
+import re
+
+# Line ends, terminal escapes, what turns the direction of text, and halves of characters that no stream can write.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text from anywhere on one line of a terminal: line ends become spaces, other control characters are spelled out."""
+    return _UNSAFE.sub(lambda sign: " " if sign[0] in "\n\r\t" else ascii(sign[0])[1:-1], text)
+
 
 class DropclassError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -23,12 +33,13 @@ class UserError(DropclassError):
     """A mistake that the caller can mend; the message says what was found, what was expected and what to do."""
 
     def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
-        self.found, self.expected, self.remedy = found, expected, remedy
-        parts = [found]
+        # Names out of files stand in all three.
+        self.found, self.expected, self.remedy = printable(found), printable(expected), printable(remedy)
+        parts = [self.found]
         if expected:
-            parts.append(f"expected {expected}")
+            parts.append(f"expected {self.expected}")
         if remedy:
-            parts.append(remedy)
+            parts.append(self.remedy)
         super().__init__("; ".join(part.rstrip(".;") for part in parts))
 
 

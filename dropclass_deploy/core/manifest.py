@@ -6,7 +6,8 @@ are relative, POSIX, below the artifact folder; links are refused, so that a has
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import hashlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -15,16 +16,31 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.core.files import sha256_of, write_text
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.regular_files import MIB, RefusedFileError, open_regular, read_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence"
 
 
+PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"})
+"""Endings of files that are, or may hold, pickles: loading one runs whatever code it names."""
+
+# Bytes that a listed file may have, by its ending; others are only hashed, and never held whole.
+_LIMITS = {".json": 64 * MIB, ".png": 256 * MIB, ".onnx": 2048 * MIB}
+_LONGEST_NAME = 200
+_DEEPEST = 64
+_NAMED = 5
+"""Broken files that one message names."""
+
+
 def _safe(path: str) -> str:
     pure = PurePosixPath(path)
-    if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\\" in path or path != str(pure):
-        raise ValueError(f"unsafe path {path!r}: a plain relative path below the artifact folder is needed")
+    absolute = pure.is_absolute() or PureWindowsPath(path).drive
+    if absolute or not pure.parts or ".." in pure.parts or "\\" in path or path != str(pure):
+        raise ValueError(f"unsafe path {path[:200]!r}: a plain relative path below the artifact folder is needed")
+    if pure.suffix.lower() in PICKLES:
+        raise ValueError(f"unsafe file {path[:200]!r}: a pickle runs code when it is loaded, and no artifact needs one")
     return path
 
 
@@ -89,20 +105,24 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactError: when the folder is no artifact, or its manifest is broken or of another schema.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         raise ArtifactError(
             f"{folder} is not an artifact: it has no {MANIFEST}",
             expected="a folder that 'dropclass export' wrote",
             remedy="export a run first: dropclass export RUN -o ARTIFACT",
         )
     try:
-        content = path.read_bytes()
+        content = read_json(path, _LIMITS[".json"])
         # The version comes first: the fields of another layout would only be reported as wrong ones.
         _check_version(path, _Version.model_validate_json(content).schema_version)
         return Manifest.model_validate_json(content)
-    except (ValidationError, OSError) as error:
-        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
+    except (ValidationError, RefusedFileError, OSError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else _told(error)
         raise ArtifactError(f"{path} cannot be read as a manifest: {reason}", remedy="export the run again") from error
+
+
+def _told(error: RefusedFileError | OSError) -> str:
+    return f"it {error}" if isinstance(error, RefusedFileError) else error.strerror or str(error)
 
 
 def _check_version(path: Path, version: int) -> None:
@@ -126,29 +146,51 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Hash every file of the manifest and compare.
 
     Raises:
-        ArtifactError: naming every file that is missing, is a link, or whose bytes changed.
+        ArtifactError: naming the first files that are missing, links, no regular files, too large, or changed.
     """
-    problems = [problem for name, digest in manifest.files.items() if (problem := _problem(folder, name, digest))]
+    links = _LinkedFolders(folder)
+    problems = [
+        problem for name, digest in manifest.files.items() if (problem := _problem(folder, name, digest, links))
+    ]
     if problems:
+        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise ArtifactError(
-            f"{folder} is not what was exported: " + ", ".join(problems),
+            f"{folder} is not what was exported: " + ", ".join(problems[:_NAMED]) + more,
             expected="files whose sha256 stands in manifest.json",
             remedy="copy the artifact again from its source, or export the run again",
         )
 
 
-def _problem(folder: Path, name: str, digest: str) -> str | None:
+class _LinkedFolders:
+    """Which folders below an artifact are reached through a link; each is looked at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known = {"": False}
+
+    def has(self, parents: tuple[str, ...]) -> bool:
+        """Whether one of the folders on the way, relative to the artifact, is a link."""
+        key = "/".join(parents)
+        if key not in self._known:
+            self._known[key] = self.has(parents[:-1]) or (self._folder / key).is_symlink()
+        return self._known[key]
+
+
+def _problem(folder: Path, name: str, digest: str, links: _LinkedFolders) -> str | None:
+    parts = name.split("/")
+    shown = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"
     try:
-        return _difference(folder, name, digest)
-    except OSError as error:
-        # A name too long for the file system, a file without read permission, a failing disk.
-        return f"{name[:200]} cannot be read ({error.strerror})"
-
-
-def _difference(folder: Path, name: str, digest: str) -> str | None:
-    path = folder / name
-    if any(part.is_symlink() for part in (path, *path.parents) if part != folder and folder in part.parents):
-        return f"{name} is a link"
-    if not path.is_file():
-        return f"{name} is missing"
-    return None if sha256_of(path) == digest else f"{name} has changed (sha256)"
+        if len(parts) > _DEEPEST:
+            return f"{shown} lies too deep"
+        if links.has(tuple(parts[:-1])):
+            return f"{shown} is a link"
+        with open_regular(folder / name, _LIMITS.get(PurePosixPath(parts[-1]).suffix.lower())) as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        return None if found == digest else f"{shown} has changed (sha256)"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{shown} is missing"
+    except RefusedFileError as error:
+        return f"{shown} {error}"
+    except (OSError, ValueError) as error:
+        # A name too long for the file system or with a NUL, a file without read permission, a failing disk.
+        return f"{shown} cannot be read ({getattr(error, 'strerror', None) or error})"

@@ -9,14 +9,24 @@ from pydantic import ValidationError
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ArtifactError
-from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, Manifest, check_files, read_manifest
+from dropclass_deploy.core.manifest import (
+    EVIDENCE,
+    MANIFEST,
+    Manifest,
+    check_files,
+    first_problem,
+    read_manifest,
+)
 from dropclass_deploy.core.model_files import DENSE, HEADS, LOGITS, PRECISIONS, SPARSE, model_file
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.regular_files import MIB, RefusedFileError, read_json
 
 MASK_MODEL = model_file(DENSE)
 LOGITS_MODEL = model_file(LOGITS)
 PREPROCESS = "preprocess.json"
 NEEDED = (MASK_MODEL, LOGITS_MODEL, PREPROCESS)
+MAX_SPECIFICATION = MIB
+"""Bytes of ``preprocess.json``; a real one has some hundred."""
 _MODEL_FILES = tuple(model_file(head, precision) for precision in PRECISIONS for head in HEADS)
 
 
@@ -70,8 +80,19 @@ class Artifact:
 
     @property
     def evidence(self) -> Path:
-        """The folder of what is measured later."""
-        return self.folder / EVIDENCE
+        """The folder of what is measured later.
+
+        Raises:
+            ArtifactError: when it is a link: what is written there would land wherever the link points.
+        """
+        folder = self.folder / EVIDENCE
+        if folder.is_symlink():
+            raise ArtifactError(
+                f"{folder} is a link",
+                expected="a folder of the artifact itself",
+                remedy="remove the link, or name another place (--evidence of verify, -o of bench)",
+            )
+        return folder
 
 
 def open_artifact(path: str | Path) -> Artifact:
@@ -103,11 +124,10 @@ def open_artifact(path: str | Path) -> Artifact:
 def _check_preprocess(folder: Path, manifest: Manifest) -> None:
     path = folder / PREPROCESS
     try:
-        written = Preprocess.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error.errors()[0]['msg']}", remedy="export the run again"
-        ) from error
+        written = Preprocess.model_validate_json(read_json(path, MAX_SPECIFICATION))
+    except (ValidationError, RefusedFileError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else f"it {error}"
+        raise ArtifactError(f"{path} cannot be read: {reason}", remedy="export the run again") from error
     if written.digest() != manifest.preprocess.digest():
         raise ArtifactError(
             f"{path} and the manifest of {folder} name different preprocessing",

@@ -18,10 +18,12 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import central_window
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
+from dropclass_deploy.serving.consistency import check_metadata
 from dropclass_deploy.serving.images_given import AnyImage, checked_image, in_8_bits
 from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
+from dropclass_deploy.serving.runtimes.graph_safety import check_network_file
 from dropclass_deploy.serving.stages import size_named, timed
 from dropclass_deploy.serving.windows import segment_windows
 
@@ -249,6 +251,8 @@ class Segmenter:
 
     def _open(self, path: Path) -> Runtime:
         runtime, threads, allow_fallback = self._choice
+        # Before any runtime sees the file: what it asks for is not the runtime's to refuse.
+        check_metadata(path, check_network_file(path), self.artifact.manifest)
         return open_runtime(path, runtime, threads, allow_fallback=allow_fallback)
 
 
