@@ -7,13 +7,14 @@ are relative, POSIX, below the artifact folder; links are refused, so that a has
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.errors import ArtifactError
+from dropclass_deploy.core.errors import ArtifactError, printable
 from dropclass_deploy.core.files import sha256_of, write_text
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.regular_files import MIB, RefusedFileError, open_regular, read_json
@@ -30,18 +31,31 @@ PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dil
 _LIMITS = {".json": 64 * MIB, ".png": 256 * MIB, ".onnx": 2048 * MIB}
 _LONGEST_NAME = 200
 _DEEPEST = 64
-_NAMED = 5
-"""Broken files that one message names."""
+_NAMED, _ENOUGH = 5, 1000
+"""Broken files that one message names, and those after which no more are looked for."""
 
 
 def _safe(path: str) -> str:
-    pure = PurePosixPath(path)
-    absolute = pure.is_absolute() or PureWindowsPath(path).drive
-    if absolute or not pure.parts or ".." in pure.parts or "\\" in path or path != str(pure):
+    # On strings, not on pathlib's objects: an artifact may list a hundred thousand files.
+    parts = path.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts) or "\\" in path or parts[0][1:2] == ":":
         raise ValueError(f"unsafe path {path[:200]!r}: a plain relative path below the artifact folder is needed")
-    if pure.suffix.lower() in PICKLES:
+    if _suffix(parts[-1]) in PICKLES:
         raise ValueError(f"unsafe file {path[:200]!r}: a pickle runs code when it is loaded, and no artifact needs one")
     return path
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+def _one_line(text: str) -> str:
+    if printable(text) != text:
+        raise ValueError(f"{text[:200]!r} holds a control character")
+    return text
+
+
+_Line = Annotated[str, AfterValidator(_one_line)]
 
 
 class Manifest(BaseModel):
@@ -63,17 +77,24 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
-    name: str
-    model: str
+    name: _Line
+    model: _Line
     deploy_head: str
     precision: str
     shape: tuple[int | None, int | None, int | None]
-    opset: int
+    opset: int = Field(ge=1, le=1000)
     classes: ClassTable
     preprocess: Preprocess
     files: dict[Annotated[str, AfterValidator(_safe)], str]
     versions: dict[str, str]
     provenance: dict[str, Any]
+
+    @field_validator("classes")
+    @classmethod
+    def _readable(cls, classes: ClassTable) -> ClassTable:
+        for name in classes.names:
+            _one_line(name)
+        return classes
 
 
 class _Version(BaseModel):
@@ -149,9 +170,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         ArtifactError: naming the first files that are missing, links, no regular files, too large, or changed.
     """
     links = _LinkedFolders(folder)
-    problems = [
-        problem for name, digest in manifest.files.items() if (problem := _problem(folder, name, digest, links))
-    ]
+    found = (_problem(folder, name, digest, links) for name, digest in manifest.files.items())
+    problems = list(islice(filter(None, found), _ENOUGH))
     if problems:
         more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise ArtifactError(
@@ -184,7 +204,7 @@ def _problem(folder: Path, name: str, digest: str, links: _LinkedFolders) -> str
             return f"{shown} lies too deep"
         if links.has(tuple(parts[:-1])):
             return f"{shown} is a link"
-        with open_regular(folder / name, _LIMITS.get(PurePosixPath(parts[-1]).suffix.lower())) as stream:
+        with open_regular(f"{folder}/{name}", _LIMITS.get(_suffix(parts[-1]))) as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         return None if found == digest else f"{shown} has changed (sha256)"
     except (FileNotFoundError, NotADirectoryError):

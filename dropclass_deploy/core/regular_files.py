@@ -20,7 +20,7 @@ class RefusedFileError(ValueError):
 
 
 @contextmanager
-def open_regular(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
+def open_regular(path: Path | str, limit: int | None = None) -> Iterator[BufferedReader]:
     """Open a regular file for reading; a FIFO or a device is refused without waiting for it.
 
     Args:

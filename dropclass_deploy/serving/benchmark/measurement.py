@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
+from dropclass_deploy.core.regular_files import MIB, RefusedFileError, read_json
 from dropclass_deploy.serving.artifact import MASK_MODEL, Artifact, open_artifact
 from dropclass_deploy.serving.benchmark.contender import END_TO_END, Contender
 from dropclass_deploy.serving.benchmark.environment import load_average, read_environment
@@ -24,6 +25,7 @@ from dropclass_deploy.serving.segmenter import Segmenter
 
 SAMPLE = "sample/image.png"
 OUTPUT_OPTION = "-o"
+MAX_PARITY = 64 * MIB
 
 
 def bench(
@@ -105,12 +107,11 @@ class _Parity(BaseModel):
 
 def _parity(artifact: Artifact) -> tuple[str | None, str]:
     """The verdict that stands in ``evidence/parity.json`` for exactly this mask file, and a sentence about it."""
-    path = artifact.evidence / PARITY_FILE
-    if not path.is_file():
-        return None, "parity is not proved: there is no evidence/parity.json (run: dropclass verify)"
     try:
-        found = _Parity.model_validate_json(path.read_bytes())
-    except ValidationError:
+        found = _Parity.model_validate_json(read_json(artifact.evidence / PARITY_FILE, MAX_PARITY))
+    except FileNotFoundError:
+        return None, "parity is not proved: there is no evidence/parity.json (run: dropclass verify)"
+    except (ValidationError, RefusedFileError, ArtifactError, OSError):
         return None, "parity is not proved: evidence/parity.json cannot be read (run: dropclass verify)"
     if found.candidate_sha256 != artifact.manifest.files[MASK_MODEL]:
         return None, "parity is not proved: evidence/parity.json speaks of another file (run: dropclass verify)"
