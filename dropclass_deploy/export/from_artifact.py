@@ -40,7 +40,8 @@ def network_from_artifact(path: Path | str) -> nn.Module:
     try:
         network = _structure(manifest)
         network.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
-    except (ModelError, SafetensorError, RuntimeError, OSError) as error:
+    except (ModelError, SafetensorError, RuntimeError, OSError, TypeError, ValueError, AttributeError) as error:
+        # The last three: the provenance is free JSON, and options of another shape end as calls that do not fit.
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(
             f"the network of {folder} cannot be rebuilt: {reason}", remedy="export the run again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ def check_writable(path: Path, option: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Tried, not asked for: permissions alone do not tell of a read-only disk, nor a superuser's of the others'.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise _refusal(path, option, error.strerror or str(error)) from error
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise _refusal(path, option, "permission denied")
 
 
 def write_evidence(path: Path, content: dict[str, Any], option: str) -> None:
