@@ -64,12 +64,13 @@ class ArtifactError(UserError):
 
 
 class MissingExtraError(UserError):
-    """An optional dependency that is not installed."""
+    """An optional dependency that is not installed; ``index`` where PyPI does not carry all of it."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, *, index: str = "") -> None:
+        source = f"--extra-index-url {index} " if index else ""
         super().__init__(
             f"the package {package!r} is not installed",
-            remedy=f"install it with: pip install 'dropclass-deploy[{extra}]'",
+            remedy=f"install it with: pip install {source}'dropclass-deploy[{extra}]'",
         )
 
 

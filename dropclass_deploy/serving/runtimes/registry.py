@@ -9,6 +9,7 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.serving.runtimes.base import Runtime, fallback_problem
 from dropclass_deploy.serving.runtimes.onnx_runtime import CPU, CUDA, TENSORRT, OnnxRuntime
 from dropclass_deploy.serving.runtimes.openvino_runtime import OpenVino
+from dropclass_deploy.serving.runtimes.tensorrt_engine import TensorRTEngine
 
 AUTO = "auto"
 
@@ -23,12 +24,17 @@ def _openvino(hint: str) -> Opener:
     return lambda path, threads: OpenVino(path, hint=hint, threads=threads)
 
 
+def _tensorrt(path: Path, threads: int | None) -> Runtime:  # noqa: ARG001 (a GPU has no threads to set)
+    return TensorRTEngine(path)
+
+
 RUNTIMES: dict[str, Opener] = {
     "onnxruntime": _onnxruntime(CPU),
     "onnxruntime-cuda": _onnxruntime(CUDA),
     "onnxruntime-tensorrt": _onnxruntime(TENSORRT),
     "openvino": _openvino("f32"),
     "openvino-bf16": _openvino("bf16"),
+    "tensorrt": _tensorrt,
 }
 
 
