@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from engine_artifacts import add_fp16
 from torch import Tensor, nn
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.export import ExportOptions, export_artifact
 
 NAMES = ("sky", "road", "tree, old", "cyclist")
 
@@ -118,3 +121,21 @@ def table() -> ClassTable:
 @pytest.fixture
 def preprocess() -> Preprocess:
     return Preprocess()
+
+
+@pytest.fixture(scope="session")
+def dynamic_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Any size, float32 and float16. Shared: build engines from it with an evidence folder of your own."""
+    folder = tmp_path_factory.mktemp("engines") / "dynamic"
+    return add_fp16(export_artifact(Tiny(), folder, classes=NAMES, preprocess=Preprocess(), name="tiny"))
+
+
+@pytest.fixture(scope="session")
+def static_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One size, whose logits are resized inside. Shared likewise."""
+    folder = tmp_path_factory.mktemp("engines") / "static"
+    options = ExportOptions(shape=(1, 24, 32))
+    module = LowResolution("plain")
+    return add_fp16(
+        export_artifact(module, folder, classes=NAMES, preprocess=Preprocess(), name="tiny", options=options)
+    )

@@ -151,7 +151,7 @@ def _reusable(plan: Path, request: EngineRequest) -> EngineRecord | None:
 
 def _build(plan: Path, definition: Definition, request: EngineRequest, metadata: dict[str, str]) -> EngineResult:
     started = perf_counter()
-    content = definition.builder.build_serialized_network(definition.network, _config(definition, request))
+    content = definition.builder.build_serialized_network(definition.network, build_config(definition, request))
     if content is None:
         raise ArtifactError(
             f"{request.library} {request.library_version} built no engine from {request.onnx}: "
@@ -173,7 +173,8 @@ def _build(plan: Path, definition: Definition, request: EngineRequest, metadata:
     return EngineResult(plan, record, view.nbytes / 2**20, reused=False)
 
 
-def _config(definition: Definition, request: EngineRequest) -> Any:
+def build_config(definition: Definition, request: EngineRequest) -> Any:
+    """The builder's configuration for a request. Raises UserError when the library refuses a GPU or the profile."""
     library, builder = definition.library.module, definition.builder
     config = builder.create_builder_config()
     if not request.tf32:

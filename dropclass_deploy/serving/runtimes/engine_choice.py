@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dropclass_deploy.core.errors import ArtifactError, UserError
+from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError
 from dropclass_deploy.core.files import sha256_of
-from dropclass_deploy.core.manifest import EVIDENCE
+from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, read_manifest
 from dropclass_deploy.serving.runtimes.engine_record import PLAN, EngineRecord, engines_folder, read_plan, read_record
 from dropclass_deploy.serving.runtimes.tensorrt_library import AUTO, Library, import_tensorrt
 
@@ -21,63 +21,100 @@ class Engine:
     library: Library
 
 
-def choose_engine(path: Path, library: str = AUTO) -> Engine:
+def choose_engine(path: Path, library: str = AUTO, capability: str | None = None) -> Engine:
     """The engine of a network file.
 
     Args:
-        path: of a ``.plan``, or of an ONNX file ``ARTIFACT/models/NAME.onnx``, whose plans are looked for in
+        path: of a ``.plan``, or of an ONNX file ``ARTIFACT/models/NAME.mask.onnx``, whose plans are looked for in
             ``ARTIFACT/evidence/engines``.
         library: flavour to run with; "auto": the one that built the plan.
+        capability: compute capability of the GPU, such as "8.9"; None: unknown, and not asked about.
 
     Raises:
-        ArtifactError: without a plan, or when the plan, its sidecar, the ONNX file and the library do not belong together.
+        ArtifactError: without a plan, or when the plan, its sidecar, the ONNX file, the library and the GPU do not belong
+            together.
         MissingExtraError: when the library that built the plan is not installed.
     """
+    wanted = _Here(library, capability)
     if path.suffix == PLAN:
-        return _checked(path, network=_network_of(path), library=library)
-    if not path.is_file():
-        raise ArtifactError(f"{path} does not exist or is no file", expected="an ONNX file of an artifact, or a .plan")
+        return _checked(path, network=_network_of(path), here=wanted)
+    _check_network(path)
     folder = engines_folder(path.parent.parent / EVIDENCE)
-    plans = sorted(folder.glob(f"*{PLAN}")) if folder.is_dir() else []
-    refusals: list[str] = []
-    for plan in plans:
+    refusals: list[UserError] = []
+    for plan in sorted(folder.glob(f"*{PLAN}")):
         try:
             if read_record(plan).request.onnx == f"{path.parent.name}/{path.name}":
-                return _checked(plan, network=path, library=library)
+                return _checked(plan, network=path, here=wanted)
         except UserError as error:
-            refusals.append(error.found)
-    reason = "; ".join(refusals) or f"{folder} holds none for it"
+            refusals.append(error)
+    missing = next((error for error in refusals if isinstance(error, MissingExtraError)), None)
+    if missing is not None:
+        raise missing
+    reason = "; ".join(error.found for error in refusals) or f"{folder} holds none for it"
     raise ArtifactError(
         f"there is no engine to run for {path}: {reason}",
-        expected="a plan built from this file by the installed version of TensorRT",
+        expected="a plan built from this file, for this GPU, by the installed version of TensorRT",
         remedy=f"build one: dropclass engine {path.parent.parent}",
     )
 
 
+@dataclass(frozen=True)
+class _Here:
+    """What a plan has to fit."""
+
+    library: str
+    capability: str | None
+
+
+def _check_network(path: Path) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist or is no file", expected="an ONNX file of an artifact, or a .plan")
+    if not path.name.endswith(MASK_FILE):
+        raise ArtifactError(
+            f"{path} has no engine: engines are built from mask files only",
+            remedy="give images of the size that the network was exported for, or use --runtime onnxruntime",
+        )
+
+
 def _network_of(plan: Path) -> Path | None:
-    """The ONNX file beside which a plan is cached; None for a plan that lies elsewhere (``--evidence DIR``)."""
-    record = read_record(plan)
+    """The ONNX file beside which a plan is cached; None for a plan that lies elsewhere (``--evidence DIR``).
+
+    Raises:
+        ArtifactError: when the plan lies in an artifact that lacks the file.
+    """
     artifact = plan.absolute().parent.parent.parent
-    network = artifact / record.request.onnx
-    return network if network.is_file() and network.parent.parent == artifact else None
+    if not (artifact / MANIFEST).is_file():
+        return None
+    name = read_record(plan).request.onnx
+    if name not in read_manifest(artifact).files or not (artifact / name).is_file():
+        raise ArtifactError(f"{plan} was built from {name!r}, which {artifact} does not have", remedy=_REMEDY)
+    return artifact / name
 
 
-def _checked(plan: Path, *, network: Path | None, library: str) -> Engine:
+def _checked(plan: Path, *, network: Path | None, here: _Here) -> Engine:
+    """The plan's bytes, when everything agrees. The library is imported last: it takes longest."""
     record = read_record(plan)
     request = record.request
     if network is not None and sha256_of(network) != request.onnx_sha256:
         raise ArtifactError(f"{plan.name} was built from another {request.onnx}", remedy=_REMEDY)
-    if library not in (AUTO, request.library):
-        raise ArtifactError(f"{plan.name} was built by {request.library}, not by {library}", remedy=_REMEDY)
-    content = read_plan(plan, record)
-    found = import_tensorrt(request.library)
-    if found.version != request.library_version:
+    if here.library not in (AUTO, request.library):
+        raise ArtifactError(f"{plan.name} was built by {request.library}, not by {here.library}", remedy=_REMEDY)
+    chips = request.compute_capabilities
+    if here.capability is not None and chips and here.capability not in chips:
         raise ArtifactError(
-            f"{plan.name} was built by {request.library} {request.library_version} and {found.version} is installed",
+            f"{plan.name} is for GPUs of compute capability {', '.join(chips)}, and this one has {here.capability}",
+            remedy=_REMEDY,
+        )
+    content = read_plan(plan, record)
+    library = import_tensorrt(request.library)
+    if library.version != request.library_version:
+        raise ArtifactError(
+            f"{plan.name} was built by {request.library} {request.library_version} and {library.version} is installed",
             expected="the same version: a plan is read by no other",
             remedy=_REMEDY,
         )
-    return Engine(content, record, found)
+    return Engine(content, record, library)
 
 
 _REMEDY = "build it again: dropclass engine ARTIFACT"
+MASK_FILE = ".mask.onnx"

@@ -35,7 +35,11 @@ class TensorRTEngine:
     name = "tensorrt"
 
     def __init__(self, path: Path, *, library: str = AUTO) -> None:
-        found = choose_engine(path, library)
+        self._cuda = Cuda()
+        capability, absent = _gpu(self._cuda)
+        found = choose_engine(path, library, capability)
+        if absent is not None:
+            raise absent
         self._profile = found.record.request.profile
         self.requested_provider: str = found.library.flavour
         self.provider: str = found.library.flavour
@@ -45,7 +49,6 @@ class TensorRTEngine:
         self.metadata = dict(found.record.metadata)
         self._lock = threading.Lock()
         self._bound: weakref.WeakSet[Execution] = weakref.WeakSet()
-        self._cuda = Cuda()
         self._messages = error_log(found.library)
         self._engine: Any = self._deserialise(path, found)
         self._execution: Execution | None = self._new_execution()
@@ -95,7 +98,6 @@ class TensorRTEngine:
         return Execution(self._cuda, self._engine, self._messages, self.outputs)
 
     def _deserialise(self, path: Path, found: Engine) -> Any:
-        self._check_gpu(path, found)
         library = found.library.module
         # The runtime and the logger must outlive the engine.
         self._library_runtime = library.Runtime(self._messages.logger)
@@ -108,15 +110,16 @@ class TensorRTEngine:
         _check_tensors(path, engine, library, (*self.inputs, *self.outputs))
         return engine
 
-    def _check_gpu(self, path: Path, found: Engine) -> None:
-        """Without a driver the library returns None and gives no error: ask CUDA first."""
-        capability = self._cuda.compute_capability()
-        built = found.record.request.compute_capabilities
-        if built and capability not in built:
-            raise ArtifactError(
-                f"{path}: the engine is for GPUs of compute capability {', '.join(built)}, and this one has {capability}",
-                remedy=f"build it for this GPU: dropclass engine ARTIFACT --compute-capability {capability}",
-            )
+
+def _gpu(cuda: Cuda) -> tuple[str | None, UserError | None]:
+    """The GPU's compute capability, or why there is none.
+
+    Without a driver TensorRT itself only returns None; a plan that must not run is refused with or without a GPU.
+    """
+    try:
+        return cuda.compute_capability(), None
+    except UserError as error:
+        return None, error
 
 
 class _Bound:
