@@ -76,7 +76,8 @@ def _opened(network: Model, preprocess: Preprocess, form: MaskFormat) -> tuple[M
 
 def _normalise(add: Nodes, preprocess: Preprocess) -> None:
     scale, shift = (values.reshape(1, 3, 1, 1) for values in preprocess.scale_and_shift())
-    planes = add.cast(add("Transpose", "image", perm=[0, 3, 1, 2]), "float32")
+    # The cast comes first: TensorRT takes uint8 at a network's border only, and refuses to transpose it.
+    planes = add("Transpose", add.cast("image", "float32"), perm=[0, 3, 1, 2])
     add("Add", add("Mul", planes, add.constant(scale)), add.constant(shift), out=_NETWORK_INPUT)
 
 
