@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def examine(artifact: Path, image: Path | None, engines: list[str], timeout_s: f
 def cell(row: Row) -> str:
     """One result in a few words."""
     if row["status"] == ERROR:
-        return f"no: {row['error'][:70]}"
+        operator = re.match(r"(\w+) \(", row["error"])
+        return f"no: stops at `{operator[1]}`" if operator else f"no: {row['error'][:70]}"
     if row["status"] == BUILT:
         return "parses and builds"
     if row["status"] == SAME:

@@ -31,9 +31,10 @@ class Outcome:
 
 def one_line(error: BaseException | str, limit: int = LONGEST_LINE) -> str:
     """An error in one line, without the folders of the machine it happened on."""
-    name = "" if isinstance(error, str) else f"{type(error).__name__}: "
+    # A RuntimeError's name says nothing that its text does not.
+    name = "" if isinstance(error, str) or type(error) is RuntimeError else f"{type(error).__name__}: "
     text = " ".join(str(error).split()) or "no message"
-    return (name + _ADDRESS.sub("", _PATHS.sub("", text)))[:limit]
+    return (name + _PATHS.sub("", _ADDRESS.sub("", text)))[:limit]
 
 
 def compare(expected: npt.NDArray[Any], mask: npt.NDArray[Any]) -> int:

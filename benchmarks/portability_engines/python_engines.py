@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,14 @@ def opencv(model: Path, images: Images) -> Outcome:
         net.setInput(images.astype(np.float32))
         mask = net.forward()
     except cv2.error as error:
-        # What comes before names OpenCV's own function, not the node of the graph.
-        raise RuntimeError(str(error.err).rpartition("> Node ")[2] or str(error)) from error
+        raise RuntimeError(_opencv_reason(str(error.err))) from error
     return Outcome(cv2.__version__, mask)
+
+
+def _opencv_reason(message: str) -> str:
+    """``OPERATOR (node): reason`` where the message names a node, else the message."""
+    node = re.search(r"Node \[(\w+)@[\w.]+\]:\((?:onnx_node!)?(.*?)\)(.*)", message, flags=re.DOTALL)
+    return f"{node[1]} ({node[2]}):{node[3]}" if node else message
 
 
 def opencv_fixed(model: Path, images: Images) -> Outcome:
