@@ -21,6 +21,7 @@ from dropclass_deploy.export.graphs import onnx_version
 from dropclass_deploy.export.labels import write_labels
 from dropclass_deploy.export.model_card import CardFacts, model_card
 from dropclass_deploy.export.monai_bundle import bundle_metadata
+from dropclass_deploy.export.monai_inference import inference_config
 from dropclass_deploy.export.network_files import write_network
 from dropclass_deploy.export.networks import ResizedLogits
 from dropclass_deploy.export.options import NOT_STATED, ExportOptions
@@ -63,6 +64,7 @@ def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -
     card = model_card(source, options, CardFacts(job.name, check, references, notes, job.imposed_size))
     write_text(folder / "docs" / "README.md", card)
     write_json(folder / "configs" / "metadata.json", _bundle(job, versions))
+    write_json(folder / "configs" / "inference.json", inference_config(source.preprocess, options.shape))
     write_manifest(folder, _manifest(folder, job, versions))
     return add_precisions(folder, job, traced, onnx_metadata(source, options), reporter)
 

@@ -1,7 +1,8 @@
 """``configs/metadata.json``: the artifact as a MONAI bundle, written without MONAI.
 
 Source of the layout: the MONAI bundle specification (docs.monai.io, "MONAI Bundle Specification"), required fields and
-``network_data_format``.
+``network_data_format``, and the metadata schema that the file names. How the network is run stands in ``inference.json``
+(see ``monai_inference``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ BUNDLE_VERSION = "1.0.0"
 MONAI_VERSION = "1.6.1"
 """The release whose bundle specification the file follows; MONAI itself is not used."""
 
-_REQUIRED = ("onnx", "onnxruntime")
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+"""Where ``monai.bundle.verify_metadata`` finds the rules of this file."""
+
+IGNITE_VERSION = "0.5.5"
+"""The release of pytorch-ignite that the evaluator of ``inference.json`` was run with."""
+
+_REQUIRED = ("onnxruntime", "onnxruntime-gpu")
 
 
 def bundle_metadata(
@@ -38,17 +45,23 @@ def bundle_metadata(
         versions: library → version; "torch" and "numpy" must be there.
     """
     return {
+        "schema": SCHEMA,
         "version": BUNDLE_VERSION,
         "changelog": {BUNDLE_VERSION: "exported by dropclass-deploy"},
         "monai_version": MONAI_VERSION,
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
-        "required_packages_version": {key: versions[key] for key in _REQUIRED if key in versions},
+        "required_packages_version": {
+            **{key: versions[key] for key in _REQUIRED if key in versions},
+            "pytorch-ignite": IGNITE_VERSION,
+        },
         "name": name,
         "task": f"semantic segmentation into {len(classes)} classes",
         "description": description,
         "authors": author,
         "copyright": licence,
+        "image_classes": "RGB image, 8 bits a channel before normalisation",
+        "pred_classes": ", ".join(f"{index}: {name}" for index, name in enumerate(classes.names)),
         "network_data_format": {
             "inputs": {"image": _image_format(preprocess, shape)},
             "outputs": {"pred": _prediction_format(classes, shape)},

@@ -22,6 +22,7 @@ from dropclass_deploy.export.sample import procedural_image
 
 FILES = {
     "LICENSE",
+    "configs/inference.json",
     "configs/metadata.json",
     "docs/README.md",
     "label_map.json",
