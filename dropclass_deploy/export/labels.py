@@ -1,13 +1,12 @@
 """The class table as other stacks read it.
 
-``labels.txt``: one name a line, the line number is the id. ``semseg_color_map.csv``: ``name,r,g,b`` a row, in id order, the
-layout that driving stacks use. ``label_map.json``: the same with rare flags and optional SNOMED CT codes.
+``labels.txt``: one name a line, the line number is the id. ``semseg_color_map.csv``: ``id,name,r,g,b`` a row, the layout that
+Autoware's ``autoware_tensorrt_yolox`` reads. ``label_map.json``: the same with rare flags and optional SNOMED CT codes.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from dropclass_deploy.core.files import write_json, write_text
 LABELS = "labels.txt"
 COLOUR_MAP = "semseg_color_map.csv"
 LABEL_MAP = "label_map.json"
+
+_PUNCTUATION = re.compile(r"[,#\"]")
 
 
 def write_labels(folder: Path, classes: ClassTable, codes: Mapping[str, str] | None = None) -> None:
@@ -44,12 +45,16 @@ def write_labels(folder: Path, classes: ClassTable, codes: Mapping[str, str] | N
 
 
 def colour_map_csv(classes: ClassTable) -> str:
-    """The rows ``name,r,g,b`` under that header, in id order."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "r", "g", "b"])
-    writer.writerows([name, *colour] for name, colour in zip(classes.names, classes.palette, strict=True))
-    return text.getvalue()
+    """The rows ``id,name,r,g,b`` under that header, in id order.
+
+    Its readers split at every comma, take the rest after a "#" for a comment and know no quotes: in this file these
+    characters of a name are left out (``labels.txt`` and ``label_map.json`` have the names as they are).
+    """
+    rows = ["id,name,r,g,b"]
+    for index, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
+        plain = " ".join(_PUNCTUATION.sub(" ", name).split())
+        rows.append(",".join(map(str, (index, plain or f"class {index}", *colour))))
+    return "\n".join(rows) + "\n"
 
 
 def label_map(classes: ClassTable, codes: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-import csv
 import json
 from pathlib import Path
 
@@ -14,13 +13,28 @@ def test_line_number_is_the_id(tmp_path: Path, table: ClassTable) -> None:
     assert (tmp_path / "labels.txt").read_text(encoding="utf-8").splitlines() == list(table.names)
 
 
-def test_colour_map_reads_back_as_csv(tmp_path: Path, table: ClassTable) -> None:
+def rows_of_the_colour_map(folder: Path) -> list[list[str]]:
+    """As driving stacks read it: one header line, "#" begins a comment, every comma parts, quotes are letters."""
+    lines = (folder / "semseg_color_map.csv").read_text(encoding="utf-8").splitlines()[1:]
+    return [[part.strip() for part in line.partition("#")[0].split(",")] for line in lines]
+
+
+def test_colour_map_has_id_name_and_colour(tmp_path: Path, table: ClassTable) -> None:
     write_labels(tmp_path, table)
-    with (tmp_path / "semseg_color_map.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))
-    assert rows[0] == ["name", "r", "g", "b"]
-    assert rows[3] == ["tree, old", "0", "128", "0"]
-    assert len(rows) == 5
+    assert (
+        (tmp_path / "semseg_color_map.csv").read_text(encoding="utf-8").startswith("id,name,r,g,b\n0,sky,70,130,180\n")
+    )
+    rows = rows_of_the_colour_map(tmp_path)
+    assert rows[2] == ["2", "tree old", "0", "128", "0"]  # the class "tree, old"
+    assert len(rows) == 4
+
+
+def test_colour_map_survives_every_name(tmp_path: Path) -> None:
+    names = ("a,b", "#1 in rank", 'the "other"', ",", "plain")
+    write_labels(tmp_path, ClassTable(names=names, palette=((1, 2, 3),) * 5))
+    rows = rows_of_the_colour_map(tmp_path)
+    assert [row[1] for row in rows] == ["a b", "1 in rank", "the other", "class 3", "plain"]
+    assert all([row[0], *row[2:]] == [str(index), "1", "2", "3"] for index, row in enumerate(rows))
 
 
 def test_label_map_has_rare_flags_and_codes(tmp_path: Path, table: ClassTable) -> None:
