@@ -67,6 +67,8 @@ def nifti(network: Network, source: Path, target: Path) -> None:
 
     image = nibabel.load(source)
     values = np.asarray(image.dataobj)
+    if values.ndim not in (2, 3):
+        raise SystemExit(f"{source} has {values.ndim} axes; a slice or a volume is needed")
     volume = values.reshape(*values.shape, *(1,) * (3 - values.ndim))
     to_lps = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt("LPS"))
     slices = orientations.apply_orientation(volume, to_lps)  # (columns, rows, slices)
@@ -87,6 +89,9 @@ def dicom(network: Network, artifact: Path, sources: list[Path], target: Path, b
     from pydicom.uid import generate_uid
 
     slices = [pydicom.dcmread(source) for source in sources]
+    for source, each in zip(sources, slices, strict=True):
+        if each.PhotometricInterpretation != "MONOCHROME2" or each.get("NumberOfFrames", 1) != 1:
+            raise SystemExit(f"{source} is no single slice of one channel whose high values are bright")
     classes = json.loads((artifact / "label_map.json").read_text(encoding="utf-8"))["classes"]
     described = [row for row in classes if row["name"].casefold() != background.casefold()]
     numbers = np.zeros(256, np.uint8)  # class id → segment number; 0 is no segment

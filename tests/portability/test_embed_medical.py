@@ -104,6 +104,16 @@ def test_a_dicom_series_becomes_a_label_map(medical: SimpleNamespace, tmp_path: 
     assert liver.algorithm_identification.version == weights
 
 
+def test_an_inverted_slice_is_refused(medical: SimpleNamespace, tmp_path: Path) -> None:
+    uids = SimpleNamespace(**{name: pydicom.uid.generate_uid() for name in ("study", "series", "frame")})
+    each = ct_slice(medical.volume[0], 0, uids)
+    each.PhotometricInterpretation = "MONOCHROME1"
+    each.save_as(tmp_path / "inverted.dcm", enforce_file_format=True)
+    done = run_alone(tmp_path, "medical.py", medical.artifact, "inverted.dcm", "seg.dcm")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "inverted.dcm is no single slice of one channel whose high values are bright"
+
+
 def placed(lps: np.ndarray, axes: str) -> np.ndarray:
     """An LPS stack (slices, rows, columns) as an array whose axes point where ``axes`` says, such as "RAS"."""
     source = [next(n for n, letters in enumerate(("SI", "PA", "LR")) if letter in letters) for letter in axes]
