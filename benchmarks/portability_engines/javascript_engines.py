@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 import subprocess
 import tempfile
@@ -42,7 +41,7 @@ def onnxruntime_node(model: Path, images: Images) -> Outcome:
             errors = [line for line in done.stderr.splitlines() if "Error" in line] or [f"exit code {done.returncode}"]
             raise RuntimeError(one_line(errors[0]))
         mask = np.frombuffer(target.read_bytes(), np.uint8).reshape(images.shape[:3])
-    return Outcome(_version(modules, "onnxruntime-node"), mask)
+    return Outcome(mask)
 
 
 def onnxruntime_web(model: Path, images: Images) -> Outcome:
@@ -63,16 +62,12 @@ def onnxruntime_web(model: Path, images: Images) -> Outcome:
         finally:
             browser.close()
     mask = np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(images.shape[:3])
-    return Outcome(_version(modules, "onnxruntime-web"), mask, note)
+    return Outcome(mask, note)
 
 
 def chromium() -> str | None:
     """Where the browser is, if it is anywhere."""
     return next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-
-
-def _version(modules: Path, package: str) -> str:
-    return str(json.loads((modules / package / "package.json").read_text())["version"])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -37,6 +38,11 @@ def node_modules(folder: Path = FOLDER) -> Path:
             _install(folder)
             stamp.write_text(wanted)
     return installed
+
+
+def package_version(package: str, folder: Path = FOLDER) -> str:
+    """The version of a package that the lock file names."""
+    return str(json.loads((folder / "package-lock.json").read_text())["packages"][f"node_modules/{package}"]["version"])
 
 
 def _digest(folder: Path) -> str:

@@ -19,12 +19,10 @@ class Outcome:
     """A mask, or what there is instead.
 
     Attributes:
-        version: of the engine.
         mask: class ids (N, H, W), any number type; None from an engine that only builds.
         note: one line on what the figures cannot say.
     """
 
-    version: str
     mask: npt.NDArray[Any] | None
     note: str = ""
 

@@ -20,15 +20,14 @@ def onnx_runtime(model: Path, images: Images) -> Outcome:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return Outcome(onnxruntime.__version__, session.run(["mask"], {"image": images})[0])
+    return Outcome(session.run(["mask"], {"image": images})[0])
 
 
 def reference(model: Path, images: Images) -> Outcome:
     """onnx's own interpreter, written in NumPy for meaning, not for speed."""
-    import onnx
     from onnx.reference import ReferenceEvaluator
 
-    return Outcome(onnx.__version__, ReferenceEvaluator(str(model)).run(["mask"], {"image": images})[0])
+    return Outcome(ReferenceEvaluator(str(model)).run(["mask"], {"image": images})[0])
 
 
 def openvino_f32(model: Path, images: Images) -> Outcome:
@@ -46,7 +45,7 @@ def _openvino(model: Path, images: Images, options: dict[str, str]) -> Outcome:
 
     compiled = openvino.Core().compile_model(str(model), "CPU", options)
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    return Outcome(openvino.__version__.split("-")[0], compiled([images])[0], f"computed in {precision}")
+    return Outcome(compiled([images])[0], f"computed in {precision}")
 
 
 def opencv(model: Path, images: Images) -> Outcome:
@@ -60,7 +59,7 @@ def opencv(model: Path, images: Images) -> Outcome:
         mask = net.forward()
     except cv2.error as error:
         raise RuntimeError(_opencv_reason(str(error.err))) from error
-    return Outcome(cv2.__version__, mask)
+    return Outcome(mask)
 
 
 def _opencv_reason(message: str) -> str:
@@ -73,7 +72,7 @@ def opencv_fixed(model: Path, images: Images) -> Outcome:
     """OpenCV's DNN module on a copy whose input shape is fixed, as an export with ``--shape`` has it."""
     with fixed_copy(model, images.shape) as copy:
         outcome = opencv(copy, images)
-    return Outcome(outcome.version, outcome.mask, "on a copy with a fixed input shape")
+    return Outcome(outcome.mask, "on a copy with a fixed input shape")
 
 
 def tensorrt_rtx(model: Path, images: Images) -> Outcome:
@@ -96,7 +95,7 @@ def tensorrt_rtx(model: Path, images: Images) -> Outcome:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise RuntimeError("; ".join(log.errors) or "the build gave nothing and said nothing")
-    return Outcome(trt.__version__, None, f"built for compute capability 8.9 ({plan.nbytes / 2**20:.0f} MiB), not run")
+    return Outcome(None, f"built for compute capability 8.9 ({plan.nbytes / 2**20:.0f} MiB), not run")
 
 
 def _listening_logger(trt: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_the_command_writes_json_and_prints_the_table(small: SimpleNamespace, tm
     assert (rows["onnxruntime"]["status"], rows["onnxruntime"]["works"]) == ("same", True)
     assert rows["onnxruntime"]["pixels"] == 192 * 256  # the drawn sample
     assert (rows["opencv"]["status"], rows["opencv"]["works"]) == ("error", False)
+    assert all(re.fullmatch(r"[\d.]+", row["version"]) for row in rows.values())
     table = run("--markdown", output).stdout
     assert table == done.stdout
     assert "| onnxruntime | " in table
