@@ -1,9 +1,10 @@
 """``configs/inference.json``: the artifact as a MONAI inference workflow, made of MONAI's parts and no code of ours.
 
 The network is ``models/model.onnx`` in ONNX Runtime, behind a ``torch.nn.Module`` that the configuration itself defines.
-``python -m monai.bundle run --config_file configs/inference.json``, said in the artifact's folder, segments the sample;
-``--images`` and ``--output_dir`` name others. The evaluator is MONAI's, and needs pytorch-ignite: without it the workflow
-initialises with the evaluator left out, and ``run`` ends with the missing module's name.
+``python -m monai.bundle run --config_file configs/inference.json``, said in the artifact's folder (``pip install
+'monai[fire,ignite]' onnxruntime``), segments the sample; ``--images`` and ``--output_dir`` name others. The evaluator is
+MONAI's, and needs pytorch-ignite: without it the workflow initialises with the evaluator left out, and ``run`` ends with
+the missing module's name.
 
 Source of the names: MONAI's ``bundle/properties.py`` (``InferProperties``, ``MetaProperties``), tried with MONAI 1.6.1.
 """
