@@ -18,12 +18,14 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import central_window
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
+from dropclass_deploy.serving.auto.choice import DEFAULT, stored_choice
 from dropclass_deploy.serving.consistency import check_metadata
 from dropclass_deploy.serving.images_given import AnyImage, checked_image, in_8_bits
 from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
 from dropclass_deploy.serving.runtimes.graph_safety import check_network_file
+from dropclass_deploy.serving.runtimes.registry import AUTO
 from dropclass_deploy.serving.stages import size_named, timed
 from dropclass_deploy.serving.windows import segment_windows
 
@@ -93,17 +95,18 @@ class Segmenter:
         runtime: str = "auto",
         threads: int | None = None,
         *,
-        precision: str = "fp32",
-        head: str = DENSE,
+        precision: str | None = None,
+        head: str | None = None,
     ) -> Self:
         """Open an artifact folder and its network.
 
         Args:
             path: of the artifact.
-            runtime: one of ``serving.runtimes.runtime_names()``.
+            runtime: one of ``serving.runtimes.runtime_names()``. "auto", with nothing else named, takes what ``dropclass
+                auto`` found to be the fastest to pass the gate on such a machine, else float32 on ONNX Runtime.
             threads: of one operator; None leaves the choice to the runtime.
-            precision: of the network file, one of ``core.model_files.PRECISIONS``.
-            head: of the mask network, "dense" or "sparse".
+            precision: of the network file, one of ``core.model_files.PRECISIONS``; default "fp32".
+            head: of the mask network, "dense" (the default) or "sparse".
 
         Raises:
             ArtifactError: when the artifact is incomplete, changed, holds networks of another layout, or has no file of
@@ -111,7 +114,11 @@ class Segmenter:
             UserError: for an unknown runtime, precision or head. MissingExtraError: when the runtime's library is not
                 installed.
         """
-        return cls(open_artifact(path), runtime, threads, precision=precision, head=head)
+        artifact = open_artifact(path)
+        if runtime == AUTO and threads is None and precision is None and head is None:
+            chosen = stored_choice(artifact) or DEFAULT
+            runtime, threads, precision, head = chosen.runtime, chosen.threads, chosen.precision, chosen.head
+        return cls(artifact, runtime, threads, precision=precision or DEFAULT.precision, head=head or DEFAULT.head)
 
     @property
     def classes(self) -> ClassTable:
