@@ -10,11 +10,14 @@ import pytest
 import torch
 from engine_artifacts import add_fp16
 from torch import Tensor, nn
+from trained_street import Street, trained_street
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.export import ExportOptions, export_artifact
+from dropclass_deploy.export.shapes import DYNAMIC
+from dropclass_deploy.export.to_onnx import Traced, trace
 
 NAMES = ("sky", "road", "tree, old", "cyclist")
 
@@ -139,3 +142,17 @@ def static_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return add_fp16(
         export_artifact(module, folder, classes=NAMES, preprocess=Preprocess(), name="tiny", options=options)
     )
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Street:
+    """The trained network of ``trained_street``, one for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    # Under xdist every process has a folder of its own below a common one.
+    return trained_street(base.parent if base.name.startswith("popen-") else base)
+
+
+@pytest.fixture(scope="session")
+def street_traced(street: Street) -> Traced:
+    """Its ONNX graph with dynamic sizes."""
+    return trace(street, DYNAMIC)

@@ -1,4 +1,4 @@
-"""A small network that has learnt the built-in street: sabotage and quantisation need a network that has something to lose."""
+"""A small network that has learnt the built-in street: sabotage and quantisation need something to lose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.registry import open_dataset
 
 DATA = "synthetic:"
-STEPS, BATCH = 160, 8
+STEPS, BATCH = 100, 8
 
 
 class Street(nn.Module):
