@@ -17,10 +17,13 @@ from onnx import TensorProto, helper
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
 from dropclass_deploy.core.model_files import DENSE, model_file
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.export import ExportOptions, export_artifact
 from dropclass_deploy.export.engines import EngineOptions, EngineResult, build_engine
 from dropclass_deploy.export.engines.builder import build_config
 from dropclass_deploy.export.engines.first_cast import with_cast_first
 from dropclass_deploy.export.engines.network import parse_network
+from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 from dropclass_deploy.serving.runtimes.engine_record import Profile, read_record, record_path
 from dropclass_deploy.serving.runtimes.graph_io import read_graph_io
@@ -29,6 +32,7 @@ from dropclass_deploy.serving.runtimes.tensorrt_library import Library, import_t
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
 
 SHAPE = (2, 24, 32)
+NAMES = ("sky", "road", "tree", "cyclist")
 
 
 def build(artifact: Path, evidence: Path, **options: object) -> EngineResult:
@@ -122,19 +126,55 @@ def test_inputs_and_outputs_come_from_the_definition(dynamic_artifact: Path, lib
     assert definition.outputs == (TensorSpec("mask", "uint8", (None, None, None)),)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_casting_first_changes_no_pixel(dynamic_artifact: Path, precision: str) -> None:
-    content = (dynamic_artifact / model_file(DENSE, precision)).read_bytes()
+def transposed_first(model: onnx.ModelProto) -> None:
+    """The order of the files that version 0.1 exported: uint8 is transposed, then cast."""
+    cast, transpose = model.graph.node[:2]
+    assert (cast.op_type, transpose.op_type) == ("Cast", "Transpose")
+    between = cast.output[0]
+    transpose.input[0], cast.output[0] = "image", transpose.output[0]
+    cast.input[0] = transpose.output[0] = between
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (transpose, cast, *model.graph.node[2:])]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for value in [value for value in model.graph.value_info if value.name == between]:
+        model.graph.value_info.remove(value)
+
+
+def test_a_file_that_transposes_first_builds_and_no_pixel_changes(dynamic_artifact: Path, tmp_path: Path) -> None:
+    old = copy_with(dynamic_artifact, tmp_path / "old", transposed_first)
+    content = (old / "models/model.mask.onnx").read_bytes()
     swapped = with_cast_first(content)
-    onnx.checker.check_model(onnx.load_model_from_string(swapped), full_check=True)
-    assert [node.op_type for node in onnx.load_model_from_string(swapped).graph.node][:2] == ["Cast", "Transpose"]
+    for model in (content, swapped):
+        onnx.checker.check_model(onnx.load_model_from_string(model), full_check=True)
     images = np.random.default_rng(3).integers(0, 256, (2, 21, 27, 3), dtype=np.uint8)
     before, after = (
         onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
         for model in (content, swapped)
     )
     np.testing.assert_array_equal(before, after)
-    assert with_cast_first(swapped) == swapped
+    assert [node.op_type for node in onnx.load_model_from_string(swapped).graph.node][:2] == ["Cast", "Transpose"]
+    assert not build(old, tmp_path / "out", shape=SHAPE).reused
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_that_casts_first_is_handed_on_as_it_is(dynamic_artifact: Path, precision: str) -> None:
+    content = (dynamic_artifact / model_file(DENSE, precision)).read_bytes()
+    assert with_cast_first(content) == content
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layout", "shape"),
+    [("int32", "NHW", (1, 24, 32)), ("int64", "NCHW", (1, 1, 24, 32)), ("uint8", "NHWC", (1, 24, 32, 1))],
+)
+def test_every_type_and_layout_of_the_mask(
+    networks, tmp_path: Path, dtype: str, layout: str, shape: tuple[int, ...]
+) -> None:
+    options = ExportOptions(shape=(1, 24, 32), mask_format=MaskFormat(dtype=dtype, layout=layout))
+    artifact = export_artifact(
+        networks.Tiny(), tmp_path / "mask", classes=NAMES, preprocess=Preprocess(), options=options
+    )
+    (mask,) = build(artifact, tmp_path / "out").record.outputs
+    assert (mask.dtype, mask.shape) == (dtype, shape)
 
 
 def test_everything_equal_is_reused(built: EngineResult, dynamic_artifact: Path) -> None:

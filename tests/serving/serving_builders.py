@@ -116,10 +116,11 @@ def save_mask(
         *(normalising if baked else []),
         h.make_node("Conv", ["normalised" if baked else "image", "w", "b"], ["logits"], pads=[1, 1, 1, 1]),
         h.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=int(order != "NHW")),
-        h.make_node("Cast", ["ids"], ["cast"], to=dtype),
-        h.make_node("Transpose", ["cast"], ["mask"], perm=[0, 2, 3, 1])
+        h.make_node("Transpose", ["ids"], ["ordered"], perm=[0, 2, 3, 1])
         if order == "NHWC"
-        else h.make_node("Identity", ["cast"], ["mask"]),
+        else h.make_node("Identity", ["ids"], ["ordered"]),
+        # Last: TensorRT takes uint8 at a network's border only.
+        h.make_node("Cast", ["ordered"], ["mask"], to=dtype),
     ]
     n, height, width = dims(shape)
     image = h.make_tensor_value_info("image", T.UINT8, [n, height, width, 3])

@@ -17,6 +17,7 @@ from dropclass_deploy.core.manifest import hash_files, read_manifest, write_mani
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.images import read_image
 from dropclass_deploy.serving.emit import TritonOptions, emit_triton
+from dropclass_deploy.serving.emit.triton_config import quoted
 from dropclass_deploy.serving.runtimes import open_runtime
 
 grpc = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient[grpc], which has Triton's schema")
@@ -129,7 +130,7 @@ def rehash(folder: Path, **changes: object) -> Path:
 
 
 def test_no_class_name_can_break_the_configuration(artifact: Path, tmp_path: Path) -> None:
-    names = ('a "b"\n} } name: "other', "back\\slash\t\x00", "Fußgänger 行人", "\\n'#")
+    names = ('a "b" } } name: "other', "back\\slash", "Fußgänger 行人", "\\n'#")
     hostile = shutil.copytree(artifact, tmp_path / "street")
     rehash(hostile, classes=ClassTable(names=names))
     repository = emit_triton(hostile, tmp_path / "out")
@@ -137,6 +138,13 @@ def test_no_class_name_can_break_the_configuration(artifact: Path, tmp_path: Pat
     assert config.name == "street"
     assert json.loads(config.parameters["class_names"].string_value) == list(names)
     assert len((repository / "street/labels.txt").read_text(encoding="utf-8").splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "line\nbreak\r\t", "\x00\x7f\x1b", '"\\"', "\\1234", "\u2028 é 行 🚲", "?? %s {x}"]
+)
+def test_strings_come_back_as_they_were(text: str) -> None:
+    assert text_format.Parse(f"name: {quoted(text)}", config_pb2.ModelConfig()).name == text
 
 
 def test_the_configuration_tells_where_the_file_comes_from(repository: Path, artifact: Path) -> None:
