@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxconverter_common import float16
 
 from dropclass_deploy.core.manifest import hash_files, read_manifest, write_manifest
-from dropclass_deploy.core.model_files import DENSE, model_file
-
-KEPT_IN_FP32 = ["Resize", "ArgMax"]
+from dropclass_deploy.core.model_files import DENSE, LOGITS, model_file
+from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.export.graphs.core_and_tail import join_tail, split_tail
+from dropclass_deploy.export.graphs.mask_network import with_mask_head
+from dropclass_deploy.export.quantise.half import halved
 
 
 def rehash(folder: Path) -> Path:
@@ -25,15 +25,9 @@ def rehash(folder: Path) -> Path:
 
 
 def add_fp16(folder: Path) -> Path:
-    """The float16 mask file beside the float32 one."""
-    model = onnx.load(folder / model_file(DENSE))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells of each tiny weight that it rounds up
-        half = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=KEPT_IN_FP32)
-    # The converter calls the result of the first Cast float16 and leaves the Cast itself going to float32.
-    first = next(node for node in half.graph.node if node.op_type == "Cast")
-    first.attribute[0].i = onnx.TensorProto.FLOAT16
-    onnx.save(half, folder / model_file(DENSE, "fp16"))
+    """The float16 mask file beside the float32 one, converted as an export does it."""
+    core, tail = split_tail(onnx.load(folder / model_file(LOGITS)))
+    onnx.save(with_mask_head(join_tail(halved(core), tail), Preprocess()), folder / model_file(DENSE, "fp16"))
     return rehash(folder)
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_gpu import HostCuda, host_tensorrt
-from serving_builders import random_images, write_artifact
+from serving_builders import MemoryDataset, conv_weights, dense_masks, random_images, write_artifact
 
 from dropclass_deploy.core.errors import ArtifactError, DropclassError, MissingExtraError, UserError
 from dropclass_deploy.core.files import sha256_of
+from dropclass_deploy.serving import verify
 from dropclass_deploy.serving.runtimes import open_runtime
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 from dropclass_deploy.serving.runtimes.cuda_memory import Buffer, Cuda
@@ -236,6 +237,19 @@ def test_specs_precision_and_metadata_are_those_of_the_network(artifact: Path, g
         assert runtime.outputs == (TensorSpec("mask", "uint8", (None, None, None)),)
         assert (runtime.name, runtime.provider, runtime.precision) == ("tensorrt", "tensorrt-rtx", "fp32")
         assert runtime.metadata == read_graph_io(artifact / NETWORK).metadata != {}
+
+
+def test_the_gate_holds_a_plan_against_its_network(built: Path, artifact: Path, gpu: HostCuda) -> None:
+    """The plan's own runtime is found by its name; that GPU computes another network, and the gate says so."""
+    images = random_images(12, seed=11)
+    dataset = MemoryDataset(images, dense_masks(images, conv_weights()))
+    report = verify(data=dataset, reference=artifact / NETWORK, candidate=artifact / NAME)
+    assert report.to_json()["provider"] == "tensorrt-rtx"
+    assert report.verdict == "fail"
+    assert report.to_json()["pixel_disagreement"] > 0.1
+    same = verify(data=dataset, reference=artifact / NAME, candidate=artifact / NAME)
+    assert same.to_json()["pixel_disagreement"] == 0
+    assert gpu.left() == 0
 
 
 def test_runs_and_gives_all_memory_back(artifact: Path, gpu: HostCuda) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.serving.runtimes.base import Runtime, fallback_problem
+from dropclass_deploy.serving.runtimes.engine_record import PLAN
 from dropclass_deploy.serving.runtimes.onnx_runtime import CPU, CUDA, TENSORRT, OnnxRuntime
 from dropclass_deploy.serving.runtimes.openvino_runtime import OpenVino
 from dropclass_deploy.serving.runtimes.tensorrt_engine import TensorRTEngine
@@ -50,7 +51,7 @@ def open_runtime(
 
     Args:
         path: of the file.
-        runtime: one of ``runtime_names()``; "auto" is ONNX Runtime on the CPU.
+        runtime: one of ``runtime_names()``; "auto" is ONNX Runtime on the CPU, and TensorRT for a ``.plan``.
         threads: of one operator; None leaves the choice to the runtime.
         allow_fallback: hand back a runtime whose provider is not the one asked for (a caller that judges it, such as
             the parity gate, looks at ``fallback_problem``) instead of raising.
@@ -61,7 +62,9 @@ def open_runtime(
     """
     if runtime not in runtime_names():
         raise UserError(f"there is no runtime {runtime!r}", expected=f"one of {', '.join(runtime_names())}")
-    opened = RUNTIMES["onnxruntime" if runtime == AUTO else runtime](Path(path), threads)
+    # Only TensorRT reads a plan: a file that is one needs no name for its runtime.
+    chosen = ("tensorrt" if Path(path).suffix == PLAN else "onnxruntime") if runtime == AUTO else runtime
+    opened = RUNTIMES[chosen](Path(path), threads)
     problem = fallback_problem(opened)
     if problem and not allow_fallback:
         opened.close()
