@@ -10,6 +10,7 @@ import typer
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
 from dropclass_deploy.cli.options import Artifact, Json
 from dropclass_deploy.cli.torch_room import torch_room
+from dropclass_deploy.core.model_files import model_file
 
 
 def register(app: typer.Typer) -> None:
@@ -71,5 +72,6 @@ def engine(
         f"  {result.size_mib:.1f} MiB, built in {result.record.build_s:.1f} s" + (", reused" if result.reused else "")
     )
     print_line(
-        f"engine: {result.plan}   next, on the GPU: dropclass verify {artifact} --runtime tensorrt --data FORMAT:PATH"
+        f"engine: {result.plan}   next, on the GPU: dropclass verify --reference {artifact / model_file()} "
+        f"--candidate {result.plan} --data FORMAT:PATH"
     )

@@ -27,6 +27,7 @@ def test_engine_is_built_then_found(dropclass: Command, artifact: Path, tmp_path
     assert first.json["request"]["profile"] == {"min": [1, 32, 32], "opt": [1, 32, 48], "max": [4, 64, 64]}
     assert "nothing to build" in again.err
     assert "reused" in again.out
+    assert f"verify --reference {artifact}/models/model.mask.onnx --candidate {tmp_path / PLAN}" in again.out
     assert not (artifact / "evidence/engines").exists()
 
 

@@ -17,7 +17,7 @@ from serving_builders import MemoryDataset, conv_weights, dense_masks, random_im
 
 from dropclass_deploy.core.errors import ArtifactError, DropclassError, MissingExtraError, UserError
 from dropclass_deploy.core.files import sha256_of
-from dropclass_deploy.serving import verify
+from dropclass_deploy.serving import Segmenter, verify
 from dropclass_deploy.serving.runtimes import open_runtime
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 from dropclass_deploy.serving.runtimes.cuda_memory import Buffer, Cuda
@@ -250,6 +250,15 @@ def test_the_gate_holds_a_plan_against_its_network(built: Path, artifact: Path, 
     same = verify(data=dataset, reference=artifact / NAME, candidate=artifact / NAME)
     assert same.to_json()["pixel_disagreement"] == 0
     assert gpu.left() == 0
+
+
+def test_the_segmenter_runs_on_an_engine(artifact: Path, gpu: HostCuda) -> None:
+    image = random_images(1, seed=12)[0]
+    with Segmenter.load(artifact, runtime="tensorrt") as segmenter:
+        np.testing.assert_array_equal(segmenter(image).mask, image.argmax(-1))
+        assert segmenter.provider == "tensorrt-rtx"
+        with pytest.raises(UserError, match=r"48×48 pixels.*outside the engine's profile"):
+            segmenter(random_images(1, (48, 48))[0])
 
 
 def test_runs_and_gives_all_memory_back(artifact: Path, gpu: HostCuda) -> None:
