@@ -126,8 +126,8 @@ def test_mixed_precision_leaves_its_trade_curve(street: Street, tmp_path: Path) 
 def test_precisions_that_do_not_exist_or_have_no_data_are_refused_at_once(street: Street, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"precision 'int4' is not available.*fp32, fp16, int8, mixed"):
         ExportOptions(precisions=("int4",))
+    options = ExportOptions(precisions=("fp16",))
     with pytest.raises(UserError, match=r"precision fp16 is asked for without data.*--data"):
-        options = ExportOptions(precisions=("fp16",))
         export_artifact(street, tmp_path / "a", classes=street_classes(), preprocess=Preprocess(), options=options)
     with pytest.raises(UserError, match="without reference masks"):
         export(street, tmp_path / "a", precisions=("fp16",), reference_limit=0)
