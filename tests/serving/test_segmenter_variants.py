@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto as T
+from onnx import helper as h
 from serving_builders import (
     PLAIN,
     MemoryDataset,
@@ -17,6 +18,7 @@ from serving_builders import (
     metadata_of,
     noisy,
     random_images,
+    save,
     save_logits,
     save_mask,
     write_artifact,
@@ -27,6 +29,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.serving import Segmenter, verify
 from dropclass_deploy.serving.artifact import open_artifact
 from dropclass_deploy.serving.mask_layout import MaskLayout, mask_layout
+from dropclass_deploy.serving.parity.artifact_comparison import check_sample
 from dropclass_deploy.serving.runtimes import TensorSpec
 
 IMAGE = random_images(1, (24, 32))[0]
@@ -75,6 +78,55 @@ def test_a_sample_that_another_network_made_is_found(tmp_path: Path) -> None:
     report = verify(write_artifact(tmp_path / "a", references=(data, masks), edit=other_sample), data=data)
     assert report.verdict == "fail"
     assert any("the sample's mask differs" in reason for reason in report.reasons)
+
+
+@pytest.mark.parametrize(("head", "precision"), [("dense", "int8"), ("sparse", "fp32")])
+def test_the_sample_goes_through_the_file_that_is_verified(tmp_path: Path, head: str, precision: str) -> None:
+    artifact = open_artifact(with_variants(tmp_path / "a"))
+    with Segmenter(artifact, precision=precision, head=head) as segmenter:
+        check = check_sample(artifact, segmenter)
+    # The variants of this artifact have other weights than the file that made the sample's mask, all in float32.
+    assert check.differing > 0
+    assert "the sample's mask differs" in check.problem
+    with Segmenter(artifact) as segmenter:
+        assert check_sample(artifact, segmenter).problem == ""
+
+
+def save_half_mask(path: Path) -> None:
+    """The network with float16 weights, each a little off: some borders move."""
+    kernel, bias = conv_weights()
+    kernel = kernel + 0.05 * np.random.default_rng(8).normal(size=kernel.shape)
+    scale, shift = PLAIN.scale_and_shift()
+    nodes = [
+        h.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        h.make_node("Cast", ["planes"], ["floats"], to=T.FLOAT),
+        h.make_node("Mul", ["floats", "scale"], ["scaled"]),
+        h.make_node("Add", ["scaled", "shift"], ["normalised"]),
+        h.make_node("Cast", ["normalised"], ["halves"], to=T.FLOAT16),
+        h.make_node("Conv", ["halves", "w", "b"], ["logits"], pads=[1, 1, 1, 1]),
+        h.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0),
+        h.make_node("Cast", ["ids"], ["mask"], to=T.UINT8),
+    ]
+    stored = {
+        "scale": scale.reshape(1, 3, 1, 1),
+        "shift": shift.reshape(1, 3, 1, 1),
+        "w": kernel.astype(np.float16),
+        "b": bias.astype(np.float16),
+    }
+    image = h.make_tensor_value_info("image", T.UINT8, ["N", "H", "W", 3])
+    save(path, nodes, image, h.make_tensor_value_info("mask", T.UINT8, ["N", "H", "W"]), stored, metadata_of(PLAIN))
+
+
+def test_a_lower_precision_is_counted_on_the_sample_and_judged_on_the_data(tmp_path: Path) -> None:
+    def halved(folder: Path) -> None:
+        save_half_mask(folder / "models/model.fp16.mask.onnx")
+
+    artifact = open_artifact(write_artifact(tmp_path / "a", edit=halved))
+    with Segmenter(artifact, precision="fp16") as segmenter:
+        check = check_sample(artifact, segmenter)
+        assert segmenter.precision == "fp16"
+    assert (check.pixels, check.problem) == (24 * 32, "")
+    assert 0 < check.differing < 0.2 * check.pixels
 
 
 def foreign(dtype: int, order: str) -> Callable[[Path], Any]:
@@ -197,9 +249,6 @@ def test_unknown_choices(tmp_path: Path, choice: dict[str, str], message: str) -
 
 def test_a_mask_of_another_size_than_the_image_is_refused(tmp_path: Path) -> None:
     def shrunk(folder: Path) -> None:
-        from onnx import helper as h
-        from serving_builders import save
-
         nodes = [
             h.make_node("Slice", ["image", "starts", "ends", "axes"], ["cut"]),
             h.make_node("ArgMax", ["cut"], ["ids"], axis=3, keepdims=0),
