@@ -16,6 +16,7 @@ from dropclass_deploy.core.errors import (
     RunError,
     TrainingInterruptedError,
     UserError,
+    printable,
 )
 
 USER_ERRORS = (RecipeError, DataError, ModelError, RunError, ArtifactError, MissingExtraError)
@@ -62,3 +63,24 @@ def test_missing_extra_names_package_and_command() -> None:
 def test_the_page_describes_every_error_it_defines() -> None:
     defined = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)]
     assert [name for name in defined if name not in (errors.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, ä, 日本, a\u200cb", "plain, ä, 日本, a\u200cb"),
+        ("two\nlines\r\tand a tab", "two lines  and a tab"),
+        ("\x1b[2Jgone", r"\x1b[2Jgone"),
+        ("\x9b31m", r"\x9b31m"),
+        ("a\u202egnp.b", r"a\u202egnp.b"),
+        ("half \ud800", r"half \ud800"),
+        ("nul\x00", r"nul\x00"),
+        ("line\u2028line", r"line\u2028line"),
+    ],
+)
+def test_text_of_strangers_stays_on_one_line(text: str, expected: str) -> None:
+    assert printable(text) == expected
+    error = UserError(text, expected=text, remedy=text)
+    assert str(error) == f"{expected}; expected {expected}; {expected}"
+    assert error.found == expected
+    str(error).encode("utf-8")
