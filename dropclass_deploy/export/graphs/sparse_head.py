@@ -82,12 +82,12 @@ def by_cells(add: Nodes, coarse: str, scale: int, classes: int) -> str:
     """The mask uint8 (N, s·h, s·w) by whole cells; half-pixel coordinates."""
     ids = add("Pad", _ids(add, coarse), add.ints(0, 1, 1, 0, 1, 1), mode="edge")  # (N, h + 2, w + 2)
     corner, mixed = _cells(add, ids)  # (N, h + 1, w + 1)
-    where = add("Transpose", add("NonZero", mixed), perm=[1, 0])  # (M, 3)
-    best = _best_inside(add, coarse, where, scale, classes)  # (M, s·s)
+    found = add("NonZero", mixed)  # (3, M)
+    best = _best_inside(add, coarse, found, scale, classes)  # (M, s·s)
     # Rows of a table are copied as blocks, which Expand does not do for single bytes.
     table = np.repeat(np.arange(classes, dtype=np.uint8)[:, None], scale * scale, axis=1)
     settled = add("Gather", add.constant(table), corner, axis=0)  # (N, h + 1, w + 1, s·s)
-    filled = add("ScatterND", settled, where, best)
+    filled = add("ScatterND", settled, add("Transpose", found, perm=[1, 0]), best)
     return _tiles_to_mask(add, filled, corner, scale)
 
 
@@ -109,21 +109,45 @@ def _cells(add: Nodes, ids: str) -> tuple[str, str]:
     return first, add("Not", add("And", add("And", right, below), across))
 
 
-def _best_inside(add: Nodes, coarse: str, where: str, scale: int, classes: int) -> str:
-    """Winning class uint8 (M, s·s) of the pixels of M mixed cells."""
-    # Classes last: the logits of one coarse pixel lie together, and are gathered as a block.
-    pixels = add("Transpose", coarse, perm=[0, 2, 3, 1])
-    padded = add("Pad", pixels, add.ints(0, 1, 1, 0, 0, 1, 1, 0), mode="edge")
-    offsets = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]], np.int64)[:, None]
-    corners = add("GatherND", padded, add("Add", where, add.constant(offsets)))  # (4, M, C)
-    count = add("Shape", where, start=0, end=1)
-    columns = add("Mul", count, add.ints(classes))
-    flat = add("Reshape", corners, add("Concat", add.ints(4), columns, axis=0), allowzero=1)
+def _best_inside(add: Nodes, coarse: str, found: str, scale: int, classes: int) -> str:
+    """Winning class uint8 (M, s·s) of the pixels of M mixed cells at ``found`` (3, M) of (N, h + 1, w + 1)."""
+    pixels = _Coarse(add, coarse)
+    image, row, column = (add("Squeeze", place, add.ints(0)) for place in add.split(found, 3, axis=0))  # (M,) each
+    one, zero = add.ints(1), add.ints(0)
+    # Cell i lies between coarse pixels i − 1 and i; beyond the edge the edge itself goes on.
+    rows = (add("Max", add("Sub", row, one), zero), add("Min", row, add("Sub", pixels.height, one)))
+    columns = (add("Max", add("Sub", column, one), zero), add("Min", column, add("Sub", pixels.width, one)))
+    corners = add("Concat", *(pixels.index(image, y, x) for y in rows for x in columns), axis=0)  # (4·M,)
+    count = add("Shape", row)
+    columns_of = add("Concat", add.ints(4), add("Mul", count, add.ints(classes)), axis=0)
+    flat = add("Reshape", pixels.logits(corners), columns_of, allowzero=1)  # (4, M·C)
     product = add("MatMul", add.constant(cell_weights(scale)), flat)  # (s·s, M·C)
     shape = add("Concat", add.ints(scale * scale), count, add.ints(classes), axis=0)
     logits = add("Reshape", product, shape, allowzero=1)
     best = add.cast(add("ArgMax", logits, axis=2, keepdims=0, select_last_index=0), "uint8")
     return add("Transpose", best, perm=[1, 0])
+
+
+class _Coarse:
+    """Coarse logits with the classes last: those of one pixel lie together, and are gathered as a block."""
+
+    def __init__(self, add: Nodes, coarse: str) -> None:
+        self._add = add
+        last = add("Transpose", coarse, perm=[0, 2, 3, 1])
+        rows = add("Concat", add.ints(-1), add("Shape", coarse, start=1, end=2), axis=0)
+        self._flat = add("Reshape", last, rows)  # (N·h·w, C)
+        self.height = add("Shape", coarse, start=2, end=3)
+        self.width = add("Shape", coarse, start=3, end=4)
+
+    def index(self, image: str, row: str, column: str) -> str:
+        """Position of pixels in the flat logits, from int64 tensors of one shape."""
+        add = self._add
+        above = add("Add", add("Mul", image, self.height), row)
+        return add("Add", add("Mul", above, self.width), column)
+
+    def logits(self, index: str) -> str:
+        """Logits (…, C) at positions (…)."""
+        return self._add("Gather", self._flat, index, axis=0)
 
 
 def cell_weights(scale: int) -> npt.NDArray[np.float32]:
@@ -186,10 +210,10 @@ class _Axis:
 
 def _interpolated(add: Nodes, coarse: str, found: str, rows: _Axis, columns: _Axis) -> str:
     """Logits (M, C) at target positions ``found`` (3, M): image, row, column."""
-    pixels = add("Transpose", coarse, perm=[0, 2, 3, 1])  # (N, h, w, C)
-    image, row, column = add.split(found, 3, axis=0)  # (1, M) each
+    pixels = _Coarse(add, coarse)
+    image, row, column = (add("Squeeze", place, add.ints(0)) for place in add.split(found, 3, axis=0))  # (M,) each
     below, right = (
-        add("Transpose", add("Gather", axis.share, place, axis=0), perm=[1, 0])  # (M, 1)
+        add("Unsqueeze", add("Gather", axis.share, place, axis=0), add.ints(1))  # (M, 1)
         for axis, place in ((rows, row), (columns, column))
     )
     one = add.number(1.0)
@@ -197,8 +221,8 @@ def _interpolated(add: Nodes, coarse: str, found: str, rows: _Axis, columns: _Ax
     total = ""
     for row_index, row_weight in ((rows.low, above), (rows.high, below)):
         for column_index, column_weight in ((columns.low, left), (columns.high, right)):
-            places = [image, add("Gather", row_index, row, axis=0), add("Gather", column_index, column, axis=0)]
-            index = add("Transpose", add("Concat", *places, axis=0), perm=[1, 0])  # (M, 3)
-            term = add("Mul", add("GatherND", pixels, index), add("Mul", row_weight, column_weight))
+            y, x = add("Gather", row_index, row, axis=0), add("Gather", column_index, column, axis=0)
+            corner = pixels.logits(pixels.index(image, y, x))  # (M, C)
+            term = add("Mul", corner, add("Mul", row_weight, column_weight))
             total = add("Add", total, term) if total else term
     return total
