@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,7 @@ ROUNDS, BUDGET_S = 30, 60.0
 def write_curve(
     folder: Path,
     search: Search,
-    chosen: Point,
+    gates: list[dict[str, Any]],
     model_of: Callable[[Sequence[str]], Model],
     network: Model,
     evaluator: Evaluator,
@@ -37,7 +37,7 @@ def write_curve(
     Args:
         folder: where to.
         search: what was found.
-        chosen: the configuration that is shipped, or was tried last.
+        gates: the gate's verdicts on the configurations that were put through it, in order.
         model_of: blocks kept → logits graph.
         network: the float32 logits graph.
         evaluator: knows the engine and the preprocessing.
@@ -60,11 +60,11 @@ def write_curve(
             for block, effect in search.effects.items()
         },
         "curve": rows,
-        "chosen": list(chosen.kept),
+        "gates": gates,
         "cut_short": search.cut_short,
     }
     write_json(folder / "mixed.json", content)
-    _draw(folder / "mixed.png", rows, chosen)
+    _draw(folder / "mixed.png", rows, {tuple(gate["kept_in_float32"]): gate["verdict"] for gate in gates})
 
 
 def _key(kept: Sequence[str]) -> str:
@@ -95,26 +95,35 @@ def _row(point: Point, own: list[float], plain: list[float]) -> dict[str, Any]:
     }
 
 
-def _draw(path: Path, rows: list[dict[str, Any]], chosen: Point) -> None:
+def _draw(path: Path, rows: list[dict[str, Any]], gates: Mapping[tuple[str, ...], str]) -> None:
+    """Speed-up against the slack of the worst class; a ring for what went through the gate, filled or crossed by verdict."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.axhline(0, color="0.6", linewidth=1)
-    for row in rows:
-        own = tuple(row["kept_in_float32"]) == chosen.kept
-        style = {"marker": "o", "s": 70 if own else 36, "color": "#1f7a4d" if row["passes_on_probes"] else "#c0392b"}
+    for label, marker, colour, wanted in (
+        ("probe images only", ".", "0.5", None),
+        ("refused by the gate", "x", "#c0392b", False),
+        ("passed the gate", "o", "#1f7a4d", True),
+    ):
+        chosen = [row for row in rows if _passed(gates.get(tuple(row["kept_in_float32"]))) is wanted]
+        places = [(row["float32_over_this"], row["worst_slack_points"]) for row in chosen]
         axes.scatter(
-            row["float32_over_this"], row["worst_slack_points"], **style, edgecolors="black" if own else "none"
+            *(zip(*places, strict=True) if places else ((), ())), marker=marker, s=60, color=colour, label=label
         )
-        text = f"{len(row['kept_in_float32'])} · {row['worst_class']}"
-        axes.annotate(
-            text, (row["float32_over_this"], row["worst_slack_points"]), xytext=(6, 4), textcoords="offset points"
-        )
-    axes.set_xlabel("float32 latency ÷ this")
+        for index, (row, place) in enumerate(zip(chosen, places, strict=True)):
+            text = f"{len(row['kept_in_float32'])}, {row['worst_class']}"
+            axes.annotate(text, place, xytext=(5, 5 if index % 2 else -11), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("float32 latency ÷ latency of this")
     axes.set_ylabel("slack of the worst class, points of IoU")
-    axes.set_title("Blocks in float32 · worst class; green passes, ringed is shipped", fontsize=10)
+    axes.set_title("Number of blocks in float32, and the class with the least slack on the probe images", fontsize=9)
+    axes.legend(fontsize=8)
     axes.margins(0.15)
     figure.savefig(path, dpi=120)
+
+
+def _passed(verdict: str | None) -> bool | None:
+    return None if verdict is None else verdict == "pass"

@@ -106,21 +106,27 @@ class _Adding:
         search = maker.search(tried, self._deadline)
         with self._reporter.phase("each block's effect on each class") as advance:
             point: Point = search.run(advance)
+        gates: list[dict[str, Any]] = []
         while True:
             told = {**facts, "float32_blocks": list(point.kept)}
             network = replace(self._traced, graph=maker.network_of(tried, point.kept))
             report = self._gated("mixed", network, evaluator.runtime, told)
+            gates.append(
+                {"kept_in_float32": list(point.kept), "verdict": report.verdict, "reasons": list(report.reasons)}
+            )
             following = None if report.verdict == PASS else search.extended(point, _worst_name(report))
             if following is None:
                 break
             point = following
-        self._write_curve(search, point, maker, tried, evaluator)
+        self._write_curve(search, gates, maker, tried, evaluator)
         refusal = self._settled("mixed", report)
         return refusal + (
             " (the time given was up; --budget-minutes gives more)" if refusal and search.cut_short else ""
         )
 
-    def _write_curve(self, search: Search, point: Point, maker: Int8, tried: Tried, evaluator: Evaluator) -> None:
+    def _write_curve(
+        self, search: Search, gates: list[dict[str, Any]], maker: Int8, tried: Tried, evaluator: Evaluator
+    ) -> None:
         job = self._job
         image = job.dataset.image(0) if job.dataset is not None else np.zeros((64, 64, 3), np.uint8)
         size = job.source.preprocess.size
@@ -128,7 +134,7 @@ class _Adding:
             write_curve(
                 self._folder / EVIDENCE,
                 search,
-                point,
+                gates,
                 lambda kept: maker.network_of(tried, kept),
                 self._traced.graph,
                 evaluator,
