@@ -24,7 +24,7 @@ from dropclass_deploy.serving.images_given import AnyImage, checked_image, in_8_
 from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
-from dropclass_deploy.serving.runtimes.graph_safety import check_network_file
+from dropclass_deploy.serving.runtimes.onnx_file.graph_safety import check_network_file
 from dropclass_deploy.serving.runtimes.registry import AUTO
 from dropclass_deploy.serving.stages import size_named, timed
 from dropclass_deploy.serving.windows import segment_windows

@@ -25,9 +25,9 @@ from dropclass_deploy.export.engines.first_cast import with_cast_first
 from dropclass_deploy.export.engines.network import parse_network
 from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.serving.runtimes.base import TensorSpec
-from dropclass_deploy.serving.runtimes.engine_record import Profile, read_record, record_path
-from dropclass_deploy.serving.runtimes.graph_io import read_graph_io
-from dropclass_deploy.serving.runtimes.tensorrt_library import Library, import_tensorrt
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Profile, read_record, record_path
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Library, import_tensorrt
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
 

@@ -18,7 +18,7 @@ from dropclass_deploy.export import ExportOptions, export_artifact
 from dropclass_deploy.export.quantise import precisions as module
 from dropclass_deploy.serving import Segmenter
 from dropclass_deploy.serving.auto import Configuration
-from dropclass_deploy.serving.runtimes.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 
 VAL = "synthetic:val=60"
 

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from serving_builders import conv_weights, save_logits, save_mask
 
 from dropclass_deploy.core.errors import ArtifactError
-from dropclass_deploy.serving.runtimes.graph_precision import read_precision
-from dropclass_deploy.serving.runtimes.protobuf_wire import WireError, fields, integer, messages, text
+from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.onnx_file.protobuf_wire import WireError, fields, integer, messages, text
 
 
 class OneImage:

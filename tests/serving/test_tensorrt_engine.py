@@ -20,12 +20,17 @@ from dropclass_deploy.core.files import sha256_of
 from dropclass_deploy.serving import Segmenter, verify
 from dropclass_deploy.serving.runtimes import open_runtime
 from dropclass_deploy.serving.runtimes.base import TensorSpec
-from dropclass_deploy.serving.runtimes.cuda_memory import Buffer, Cuda
-from dropclass_deploy.serving.runtimes.engine_choice import choose_engine
-from dropclass_deploy.serving.runtimes.engine_record import LARGEST_SIDECAR, plan_name, read_record, record_path
-from dropclass_deploy.serving.runtimes.graph_io import read_graph_io
-from dropclass_deploy.serving.runtimes.tensorrt_engine import TensorRTEngine
-from dropclass_deploy.serving.runtimes.tensorrt_library import import_tensorrt
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
+from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Buffer, Cuda
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_choice import choose_engine
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import (
+    LARGEST_SIDECAR,
+    plan_name,
+    read_record,
+    record_path,
+)
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_engine import TensorRTEngine
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import import_tensorrt
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
 NAME = "evidence/engines/fp32.tensorrt-rtx.sm89.plan"

@@ -16,8 +16,10 @@ from dropclass_deploy.export.engines.network import Definition, check_mask_io, p
 from dropclass_deploy.export.engines.options import EngineOptions, resolve_profile
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.evidence import check_writable, write_evidence
-from dropclass_deploy.serving.runtimes.cuda_memory import Cuda
-from dropclass_deploy.serving.runtimes.engine_record import (
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
+from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Cuda
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import (
     EngineRecord,
     EngineRequest,
     Tensor,
@@ -27,9 +29,7 @@ from dropclass_deploy.serving.runtimes.engine_record import (
     read_record,
     record_path,
 )
-from dropclass_deploy.serving.runtimes.graph_io import read_graph_io
-from dropclass_deploy.serving.runtimes.graph_precision import read_precision
-from dropclass_deploy.serving.runtimes.tensorrt_library import Library, import_tensorrt
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Library, import_tensorrt
 
 EVIDENCE_OPTION = "--evidence"
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import DENSE, model_file
 from dropclass_deploy.export.shapes import Shape, describe_shape, parse_shape
-from dropclass_deploy.serving.runtimes.engine_record import Profile, Size
-from dropclass_deploy.serving.runtimes.tensorrt_library import AUTO, FLAVOURS
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Profile, Size
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import AUTO, FLAVOURS
 
 AHEAD_OF_TIME = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX 1.7 builds for without the GPU; 9.0 (Hopper) is none of its."""

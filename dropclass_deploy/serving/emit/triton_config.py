@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.serving.runtimes.base import TensorSpec
-from dropclass_deploy.serving.runtimes.graph_io import GraphIO
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO
 
 TYPES = {"uint8": "TYPE_UINT8", "int8": "TYPE_INT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64"}
 TYPES |= {"float16": "TYPE_FP16", "float32": "TYPE_FP32", "bool": "TYPE_BOOL"}

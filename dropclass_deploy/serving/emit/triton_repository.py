@@ -18,7 +18,7 @@ from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.emit.emission import emission
 from dropclass_deploy.serving.emit.triton_config import Batching, config_text
-from dropclass_deploy.serving.runtimes.graph_io import GraphIO, read_graph_io
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO, read_graph_io
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SAMPLE = "sample/image.png"

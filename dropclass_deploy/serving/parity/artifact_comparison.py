@@ -15,7 +15,7 @@ from dropclass_deploy.serving.parity.report import Facts, SampleCheck
 from dropclass_deploy.serving.parity.rule import MAX_DISAGREEMENT, NON_INFERIORITY, STRICT
 from dropclass_deploy.serving.parity.sides import ArtifactSide, FunctionSide, MaskFunction, StoredReference
 from dropclass_deploy.serving.runtimes.base import fallback_problem
-from dropclass_deploy.serving.runtimes.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 from dropclass_deploy.serving.segmenter import Segmenter
 from dropclass_deploy.serving.versions import library_versions
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
-from dropclass_deploy.serving.runtimes.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 LISTED = {CPU: [CPU], CUDA: [CUDA], TENSORRT: [TENSORRT, CUDA]}

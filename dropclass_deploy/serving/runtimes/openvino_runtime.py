@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError, first_line
-from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
+from dropclass_deploy.serving.runtimes.base import Array, Feeds
 from dropclass_deploy.serving.runtimes.feeds import check_feeds
-from dropclass_deploy.serving.runtimes.graph_precision import read_precision
-from dropclass_deploy.serving.runtimes.onnx_metadata import read_metadata, read_output_names
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
+from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 
 CPU = "CPU"
 OWN_SIZES = 8
@@ -56,11 +56,9 @@ class OpenVino:
         self._any_size: _Compiled | None = None
         self._closed = False
         self._model = self._read()
-        self.inputs = tuple(_spec(port) for port in self._model.inputs)
         # A port may go by several names, of which OpenVINO gives any: the graph's own is the one that was meant.
-        names = read_output_names(path)
-        self.outputs = tuple(_spec(port, name) for port, name in zip(self._model.outputs, names, strict=True))
-        self.metadata = read_metadata(path)
+        signature = read_graph_io(path)
+        self.inputs, self.outputs, self.metadata = signature.inputs, signature.outputs, signature.metadata
         first = self._compile(self._model)
         if self._is_sized():
             self._by_size[tuple(tuple(size or 0 for size in spec.shape) for spec in self.inputs)] = first
@@ -194,11 +192,6 @@ def import_openvino() -> Any:
         return importlib.import_module("openvino")
     except ImportError as error:
         raise MissingExtraError("openvino", "openvino") from error
-
-
-def _spec(port: Any, name: str = "") -> TensorSpec:
-    shape = tuple(None if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
-    return TensorSpec(name or str(port.any_name), str(port.element_type.to_dtype()), shape)
 
 
 def _reason(error: Exception) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.serving.runtimes.base import Runtime, fallback_problem
-from dropclass_deploy.serving.runtimes.engine_record import PLAN
 from dropclass_deploy.serving.runtimes.onnx_runtime import CPU, CUDA, TENSORRT, OnnxRuntime
 from dropclass_deploy.serving.runtimes.openvino_runtime import OpenVino
-from dropclass_deploy.serving.runtimes.tensorrt_engine import TensorRTEngine
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import PLAN
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_engine import TensorRTEngine
 
 AUTO = "auto"
 

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
-from dropclass_deploy.serving.runtimes.cuda_memory import Cuda
-from dropclass_deploy.serving.runtimes.engine_choice import Engine, choose_engine
-from dropclass_deploy.serving.runtimes.engine_execution import Execution, check_feeds, contiguous
-from dropclass_deploy.serving.runtimes.tensorrt_library import AUTO, error_log, numpy_name
+from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Cuda
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_choice import Engine, choose_engine
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_execution import Execution, check_feeds, contiguous
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import AUTO, error_log, numpy_name
 
 
 class TensorRTEngine:

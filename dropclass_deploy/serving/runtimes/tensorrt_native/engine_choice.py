@@ -8,8 +8,14 @@ from pathlib import Path
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError
 from dropclass_deploy.core.files import sha256_of
 from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, read_manifest
-from dropclass_deploy.serving.runtimes.engine_record import PLAN, EngineRecord, engines_folder, read_plan, read_record
-from dropclass_deploy.serving.runtimes.tensorrt_library import AUTO, Library, import_tensorrt
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import (
+    PLAN,
+    EngineRecord,
+    engines_folder,
+    read_plan,
+    read_record,
+)
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import AUTO, Library, import_tensorrt
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 
 from dropclass_deploy.core.errors import DropclassError, UserError
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
-from dropclass_deploy.serving.runtimes.cuda_memory import Buffer, Cuda
-from dropclass_deploy.serving.runtimes.engine_record import Profile
-from dropclass_deploy.serving.runtimes.tensorrt_library import Messages
+from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Buffer, Cuda
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Profile
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Messages
 
 
 def check_feeds(inputs: tuple[TensorSpec, ...], profile: Profile | None, feeds: Feeds) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from dropclass_deploy.core.errors import MissingExtraError, UserError
-from dropclass_deploy.serving.runtimes.engine_record import Flavour
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Flavour
 
 AUTO = "auto"
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.serving.runtimes.base import TensorSpec
-from dropclass_deploy.serving.runtimes.protobuf_wire import WireError, integer, messages, text
+from dropclass_deploy.serving.runtimes.onnx_file.protobuf_wire import WireError, integer, messages, text
 
 MODEL_GRAPH, MODEL_METADATA = 7, 14
 GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12

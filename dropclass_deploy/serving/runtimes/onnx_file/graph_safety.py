@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.core.regular_files import RefusedFileError, read_regular
-from dropclass_deploy.serving.runtimes.protobuf_wire import WireError, fields, text
+from dropclass_deploy.serving.runtimes.onnx_file.protobuf_wire import WireError, fields, text
 
 MAX_BYTES = 2**31 - 1
 """A protobuf message, and so a single-file ONNX model, ends at 2 GB."""

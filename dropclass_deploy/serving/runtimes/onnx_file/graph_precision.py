@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dropclass_deploy.core.errors import ArtifactError
-from dropclass_deploy.serving.runtimes.protobuf_wire import WireError, integer, messages, text
+from dropclass_deploy.serving.runtimes.onnx_file.protobuf_wire import WireError, integer, messages, text
 
 MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_SPARSE = 1, 5, 11, 15
