@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +26,7 @@ from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.progress import Advance
 
 _PLAIN_EVERY_S = 10.0
+_SILENCE_S = 30.0
 
 
 class ConsoleReporter:
@@ -50,7 +52,8 @@ class ConsoleReporter:
 
                 yield advance
         else:
-            yield _PlainPhase(title, self._console)
+            with _PlainPhase(title, self._console) as phase:
+                yield phase
 
 
 def _bar(console: Console) -> Progress:
@@ -66,13 +69,30 @@ def _bar(console: Console) -> Progress:
 
 
 class _PlainPhase:
-    """A line at the start, every ten seconds, and at the end."""
+    """A line at the start, every ten seconds, and at the end; a line every half minute where the work itself is silent."""
 
     def __init__(self, title: str, console: Console) -> None:
         self._title = title
         self._console = console
         self._begin = self._last = time.monotonic()
+        self._over = threading.Event()
+        self._pulse = threading.Thread(target=self._tell_time, daemon=True)
         console.print(f"{title} …", markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._pulse.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._over.set()
+        self._pulse.join()
+
+    def _tell_time(self) -> None:
+        """Tracing a large network takes minutes in which nothing can be counted: say that it is still at work."""
+        while not self._over.wait(_SILENCE_S):
+            if time.monotonic() - self._last >= _SILENCE_S:
+                elapsed = time.monotonic() - self._begin
+                self._console.print(f"{self._title}: at work for {elapsed:.0f} s", markup=False, soft_wrap=True)
 
     def __call__(self, done: int, total: int, status: str = "", /) -> None:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_each_phase_is_told_when_it_starts_off_a_terminal(capfd: pytest.CaptureF
         assert capfd.readouterr().err == "tracing [bold] the network …\n"
         advance(2, 2)
     assert capfd.readouterr().err == "tracing [bold] the network: 2/2 after 0 s\n"
+
+
+def test_a_silent_phase_says_that_it_is_at_work(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dropclass_deploy.cli.console._SILENCE_S", 0.05)
+    with ConsoleReporter().phase("tracing the network"):
+        time.sleep(0.3)
+    told = capfd.readouterr().err
+    assert "tracing the network: at work for 0 s" in told
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""  # and falls silent with the phase
 
 
 @pytest.mark.parametrize("spelling", ["--licence", "--license"])
