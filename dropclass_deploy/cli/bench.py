@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line, print_table
-from dropclass_deploy.cli.options import Artifact, Json, Split, Threads
+from dropclass_deploy.cli.options import Artifact, Json, MaskHead, Precision, Runtime, Split, Threads
 from dropclass_deploy.core.errors import UserError
 
 SCENARIOS = ("single-stream",)
@@ -34,6 +34,9 @@ def bench(
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Queries before the clock.")] = 10,
     budget: Annotated[float | None, typer.Option("--budget-s", help="Stop after so many seconds.")] = None,
     threads: Threads = None,
+    runtime: Runtime = "onnxruntime",
+    precision: Precision = "fp32",
+    head: MaskHead = "dense",
     peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Also time torch eager and the naive path.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -55,6 +58,9 @@ def bench(
         queries=queries,
         warmup=warmup,
         threads=threads,
+        runtime=runtime,
+        precision=precision,
+        head=head,
         budget_s=budget,
     )
     content = report.to_json()

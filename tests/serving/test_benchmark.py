@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -245,3 +246,22 @@ def test_cpu_model_is_read_from_the_kernel(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Imaginary 9000 @ 3 GHz\nmodel name\t: second\n")
     assert cpu_model(tmp_path / "cpuinfo") == "Imaginary 9000 @ 3 GHz"
     cpu_model(tmp_path / "none")  # no such file: whatever Python knows, but no error
+
+
+def test_a_variant_is_timed_and_its_own_report_quoted(tmp_path: Path) -> None:
+    """The float32 file passed and the sparse one was never judged: only the timed file's verdict may be quoted."""
+    folder = write_artifact(tmp_path / "a")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    name = "models/model.sparse.mask.onnx"
+    shutil.copy(folder / "models/model.mask.onnx", folder / name)
+    manifest["files"][name] = manifest["files"]["models/model.mask.onnx"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    verdict = {"verdict": "pass", "candidate_sha256": manifest["files"][name]}
+    (folder / "evidence").mkdir(exist_ok=True)
+    (folder / "evidence/parity.json").write_text(json.dumps(verdict))
+    options = BenchOptions(queries=2, warmup=0, head="sparse", runtime="openvino")
+    assert bench(folder, options=options).parity_verdict is None
+    (folder / "evidence/parity.fp32.sparse.openvino.json").write_text(json.dumps(verdict))
+    report = bench(folder, options=options)
+    assert report.parity_verdict == "pass"
+    assert report.results[0].runtime == "openvino"

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
-from dropclass_deploy.core.regular_files import MIB, RefusedFileError, read_json
-from dropclass_deploy.serving.artifact import MASK_MODEL, Artifact, open_artifact
+from dropclass_deploy.core.regular_files import MIB
+from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.benchmark.contender import END_TO_END, Contender
 from dropclass_deploy.serving.benchmark.environment import load_average, read_environment
 from dropclass_deploy.serving.benchmark.options import BenchOptions
@@ -20,7 +20,7 @@ from dropclass_deploy.serving.benchmark.ours import OURS, Ours
 from dropclass_deploy.serving.benchmark.report import BENCH_FILE, BenchReport, Ratio, Result, ratios_of, result_of
 from dropclass_deploy.serving.benchmark.rounds import run_rounds
 from dropclass_deploy.serving.evidence import check_writable, write_evidence
-from dropclass_deploy.serving.parity.report import PARITY_FILE
+from dropclass_deploy.serving.parity.options import VerifyOptions
 from dropclass_deploy.serving.segmenter import Segmenter
 
 SAMPLE = "sample/image.png"
@@ -53,7 +53,9 @@ def bench(
     target = Path(output) if output is not None else opened.evidence / BENCH_FILE
     check_writable(target, OUTPUT_OPTION)
     image = _sample(opened) if encoded is None else (f"sha256 {sha256(encoded).hexdigest()}", encoded)
-    with Segmenter(opened, options.runtime, options.threads) as segmenter:
+    with Segmenter(
+        opened, options.runtime, options.threads, precision=options.precision, head=options.head
+    ) as segmenter:
         everyone: list[Contender] = [Ours(segmenter), *contenders]
         _check_names(everyone)
         report = _measure(segmenter, everyone, image, options)
@@ -77,7 +79,7 @@ def _measure(
         for (scope, name), timing in timings.items()
     )
     ratios = ratios_of(timings, OURS)
-    verdict, note = _parity(segmenter.artifact)
+    verdict, note = _parity(segmenter, _report_of(options))
     notes = (note, *_notes(results[0].queries, options))
     return BenchReport(_headline(results, ratios, note), environment, verdict, title, results, ratios, notes)
 
@@ -105,16 +107,23 @@ class _Parity(BaseModel):
     candidate_sha256: str
 
 
-def _parity(artifact: Artifact) -> tuple[str | None, str]:
-    """The verdict that stands in ``evidence/parity.json`` for exactly this mask file, and a sentence about it."""
+def _report_of(options: BenchOptions) -> str:
+    """Name of the gate's report on what is timed."""
+    return VerifyOptions(runtime=options.runtime, precision=options.precision, head=options.head).evidence_file
+
+
+def _parity(segmenter: Segmenter, file: str) -> tuple[str | None, str]:
+    """The verdict that stands in the gate's report for exactly this mask file and engine, and a sentence about it."""
+    artifact = segmenter.artifact
+    path = artifact.evidence / file
+    if not path.is_file():
+        return None, f"parity is not proved: there is no evidence/{file} (run: dropclass verify)"
     try:
-        found = _Parity.model_validate_json(read_json(artifact.evidence / PARITY_FILE, MAX_PARITY))
-    except FileNotFoundError:
-        return None, "parity is not proved: there is no evidence/parity.json (run: dropclass verify)"
-    except (ValidationError, RefusedFileError, ArtifactError, OSError):
-        return None, "parity is not proved: evidence/parity.json cannot be read (run: dropclass verify)"
-    if found.candidate_sha256 != artifact.manifest.files[MASK_MODEL]:
-        return None, "parity is not proved: evidence/parity.json speaks of another file (run: dropclass verify)"
+        found = _Parity.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None, f"parity is not proved: evidence/{file} cannot be read (run: dropclass verify)"
+    if found.candidate_sha256 != artifact.manifest.files[segmenter.mask_file]:
+        return None, f"parity is not proved: evidence/{file} speaks of another file (run: dropclass verify)"
     return found.verdict, f"parity verdict of the timed file: {found.verdict}"
 
 

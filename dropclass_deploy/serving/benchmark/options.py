@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.core.model_files import DENSE
 from dropclass_deploy.core.progress import Advance
 
 
@@ -17,6 +18,8 @@ class BenchOptions:
         warmup: rounds before, not timed.
         threads: of one operator of the artifact and the naive path; None leaves the choice to the runtime.
         runtime: of the artifact.
+        precision: of the artifact's network file.
+        head: of the mask network, "dense" or "sparse".
         budget_s: stop after the round that passes so many seconds, and say how many queries were made.
         progress: told after each timed round.
     """
@@ -25,6 +28,8 @@ class BenchOptions:
     warmup: int = 10
     threads: int | None = None
     runtime: str = "auto"
+    precision: str = "fp32"
+    head: str = DENSE
     budget_s: float | None = None
     progress: Advance | None = None
 
