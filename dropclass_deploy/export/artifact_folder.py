@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from dropclass_deploy.training.runs.run import save_module
 LOGITS_FILE, MASK_FILE, SPARSE_FILE = (model_file(head) for head in (LOGITS, DENSE, SPARSE))
 WEIGHTS_FILE = "models/model.safetensors"
 PREPROCESS_FILE = "preprocess.json"
+CARD_FILE = "docs/README.md"
 
 
 def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -> tuple[str, ...]:
@@ -61,12 +63,16 @@ def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -
     write_text(folder / "LICENSE", _licence_text(options))
     write_json(folder / PREPROCESS_FILE, source.preprocess.model_dump(mode="json"))
     write_labels(folder, source.classes, options.codes)
-    card = model_card(source, options, CardFacts(job.name, check, references, notes, job.imposed_size))
-    write_text(folder / "docs" / "README.md", card)
+    facts = CardFacts(job.name, check, references, notes, job.imposed_size)
+    write_text(folder / CARD_FILE, model_card(source, options, facts))
     write_json(folder / "configs" / "metadata.json", _bundle(job, versions))
     write_json(folder / "configs" / "inference.json", inference_config(source.preprocess, options.shape))
     write_manifest(folder, _manifest(folder, job, versions))
-    return add_precisions(folder, job, traced, onnx_metadata(source, options), reporter)
+    outcome = add_precisions(folder, job, traced, onnx_metadata(source, options), reporter)
+    if outcome.shipped:
+        write_text(folder / CARD_FILE, model_card(source, options, replace(facts, shipped=outcome.shipped)))
+        write_manifest(folder, _manifest(folder, job, versions))
+    return outcome.refused
 
 
 def _write_networks(folder: Path, job: Job, traced: Traced) -> str:

@@ -11,6 +11,7 @@ from dropclass_deploy.core.preprocess import ValueRange
 from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.export.options import ExportOptions
+from dropclass_deploy.export.quantise.outcome import Shipped
 from dropclass_deploy.export.sample import SampleCheck
 from dropclass_deploy.export.shapes import describe_shape
 from dropclass_deploy.export.source import Source
@@ -42,6 +43,7 @@ class CardFacts:
         references: how many reference masks are stored.
         notes: sentences about what the export decided by itself.
         imposed_size: (height, width) that the shape forces on every image, when the evaluation ran at their own size.
+        shipped: lower precisions that passed the gate.
     """
 
     name: str
@@ -49,6 +51,7 @@ class CardFacts:
     references: int
     notes: tuple[str, ...]
     imposed_size: tuple[int, int] | None = None
+    shipped: tuple[Shipped, ...] = ()
 
 
 def model_card(source: Source, options: ExportOptions, facts: CardFacts) -> str:
@@ -238,8 +241,37 @@ def _export_check(facts: CardFacts) -> str:
     return (
         f"On `sample/image.png`, ONNX Runtime against PyTorch: {check.disagreement:.4%} of the mask's pixels differ, the "
         f"largest difference of a logit is {check.largest_difference:.3g}.\n\n"
-        "Parity class by class was not measured at export time. `dropclass verify` measures it and writes "
-        f"`evidence/parity.json`. Reference masks: {stored}.\n"
+        "Parity of the float32 files class by class was not measured at export time. `dropclass verify` measures it and "
+        f"writes `evidence/parity.json`. Reference masks: {stored}.\n" + _lower_precisions(facts.shipped)
+    )
+
+
+def _lower_precisions(shipped: tuple[Shipped, ...]) -> str:
+    """A row for each precision that passed the gate."""
+    if not shipped:
+        return ""
+    rows = [
+        [
+            item.precision,
+            _escaped(item.made_by),
+            item.runtime,
+            str(item.report.images),
+            f"{item.report.pixel_disagreement:.3%}",
+            f"{_escaped(item.worst_class[0])} {item.worst_class[1]:+.2f}",
+        ]
+        for item in shipped
+    ]
+    header = [
+        "precision",
+        "made by",
+        "judged on",
+        "images",
+        "pixels that differ",
+        "largest loss of a class, points of IoU",
+    ]
+    return (
+        "\nLower precisions (`models/model.PRECISION.…`) that passed the per-class gate against PyTorch's masks; another "
+        "engine has to be judged by itself:\n\n" + _table(header, rows)
     )
 
 

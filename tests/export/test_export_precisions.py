@@ -11,6 +11,7 @@ from trained_street import DATA, Street, street_classes
 
 from dropclass_deploy.cli.app import REFUSED, run
 from dropclass_deploy.core.errors import DataError, GateRefusedError, UserError
+from dropclass_deploy.core.manifest import check_files, read_manifest
 from dropclass_deploy.core.model_files import model_file
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.registry import open_dataset
@@ -45,6 +46,8 @@ def test_what_is_shipped_passed_the_gate_and_is_what_its_name_says(artifact: Pat
         assert [json.loads(path.read_text())["verdict"] for path in reports] == ["pass"]
         assert (artifact / model_file("logits", precision)).exists()
         assert (artifact / model_file("sparse", precision)).exists()
+        assert f"| {precision} | " in (artifact / "docs/README.md").read_text()
+    check_files(artifact, read_manifest(artifact))
 
 
 @pytest.mark.slow

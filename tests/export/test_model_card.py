@@ -36,7 +36,7 @@ def test_both_heads_stand_side_by_side(networks) -> None:
 def test_what_was_not_measured_is_said(networks) -> None:
     card = model_card(source(networks), ExportOptions(), FACTS)
     assert "Accuracy was not measured." in card
-    assert "Parity class by class was not measured at export time." in card
+    assert "Parity of the float32 files class by class was not measured at export time." in card
     assert "Latency was not measured" in card
     assert "- A note." in card
 

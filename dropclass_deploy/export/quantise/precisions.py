@@ -30,15 +30,14 @@ from dropclass_deploy.export.quantise.evaluator import Evaluator
 from dropclass_deploy.export.quantise.half import halved
 from dropclass_deploy.export.quantise.int8 import PROBE_IMAGES, Int8, Tried, calibration_batches
 from dropclass_deploy.export.quantise.mixed import Point, Search
+from dropclass_deploy.export.quantise.outcome import Outcome, Shipped
 from dropclass_deploy.export.to_onnx import Traced
 from dropclass_deploy.serving.parity import ParityReport, VerifyOptions, verify
 
 PASS = "pass"
 
 
-def add_precisions(
-    folder: Path, job: Job, traced: Traced, metadata: Mapping[str, str], reporter: Reporter
-) -> tuple[str, ...]:
+def add_precisions(folder: Path, job: Job, traced: Traced, metadata: Mapping[str, str], reporter: Reporter) -> Outcome:
     """Add the lower precisions that the options ask for to a complete artifact.
 
     Args:
@@ -49,28 +48,37 @@ def add_precisions(
         reporter: told about the phases.
 
     Returns:
-        A sentence for each precision that the gate refused; its report stays in ``evidence/``.
+        What passed, and a sentence for each precision that the gate refused; its report stays in ``evidence/``.
 
     Raises:
         ModelError: when the network cannot be converted. MissingExtraError: without a library that is needed.
     """
-    refusals = []
+    shipped: list[Shipped] = []
+    refusals: list[str] = []
     for precision in job.options.precisions:
         if precision == "fp32":
             continue
-        adding = _Adding(folder, job, traced, metadata, reporter)
+        adding = _Adding(folder, job, traced, metadata, reporter, shipped)
         refusal = adding.fp16() if precision == "fp16" else adding.int8(searching=precision == "mixed")
         if refusal:
             refusals.append(refusal)
-    return tuple(refusals)
+    return Outcome(tuple(shipped), tuple(refusals))
 
 
 class _Adding:
     """One precision being added."""
 
-    def __init__(self, folder: Path, job: Job, traced: Traced, metadata: Mapping[str, str], reporter: Reporter) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        job: Job,
+        traced: Traced,
+        metadata: Mapping[str, str],
+        reporter: Reporter,
+        shipped: list[Shipped],
+    ) -> None:
         self._folder, self._job, self._traced = folder, job, traced
-        self._metadata, self._reporter = metadata, reporter
+        self._metadata, self._reporter, self._shipped = metadata, reporter, shipped
         minutes = job.options.budget_minutes
         self._deadline = None if minutes is None else monotonic() + 60 * minutes
 
@@ -82,7 +90,7 @@ class _Adding:
         report = self._gated(
             "fp16", replace(self._traced, graph=network), "onnxruntime", {"converter": "onnxconverter-common"}
         )
-        return self._settled("fp16", report)
+        return self._settled("fp16", report, "onnxconverter-common", "onnxruntime")
 
     def int8(self, *, searching: bool) -> str:
         """INT8 where it passes; else, or when it is asked for, mixed precision."""
@@ -94,9 +102,9 @@ class _Adding:
             if not searching:
                 network = replace(self._traced, graph=maker.network_of(tried))
                 report = self._gated("int8", network, evaluator.runtime, facts)
-                if report.verdict == PASS:
-                    return self._settled("int8", report)
-                self._settled("int8", report)
+                refusal = self._settled("int8", report, tried.method, evaluator.runtime)
+                if not refusal:
+                    return ""
                 self._reporter.note(
                     f"INT8 alone is refused ({_why(report)}): looking for the blocks that have to stay float32"
                 )
@@ -119,7 +127,8 @@ class _Adding:
                 break
             point = following
         self._write_curve(search, gates, maker, tried, evaluator)
-        refusal = self._settled("mixed", report)
+        made_by = f"{tried.method}; float32: {', '.join(point.kept) or 'nothing'}"
+        refusal = self._settled("mixed", report, made_by, evaluator.runtime)
         return refusal + (
             " (the time given was up; --budget-minutes gives more)" if refusal and search.cut_short else ""
         )
@@ -169,9 +178,10 @@ class _Adding:
             )
             return verify(self._folder, data=_gate_data(job), options=options)
 
-    def _settled(self, precision: str, report: ParityReport) -> str:
+    def _settled(self, precision: str, report: ParityReport, made_by: str, runtime: str) -> str:
         """Keep the files of a precision that passed; take out those of another and say why."""
         if report.verdict == PASS:
+            self._shipped.append(Shipped(precision, made_by, runtime, report))
             self._reporter.note(f"{precision} passes the gate on {report.images} images")
             return ""
         remove_network(self._folder, precision)
