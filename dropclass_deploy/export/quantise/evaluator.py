@@ -27,6 +27,7 @@ from dropclass_deploy.serving.parity.network import NetworkSide
 from dropclass_deploy.serving.parity.rule import ABSENT, NON_INFERIORITY, PASS, ClassVerdict, judge, measure_classes
 from dropclass_deploy.serving.parity.sides import Prediction, Sample
 from dropclass_deploy.serving.runtimes import open_runtime
+from dropclass_deploy.serving.versions import library_versions
 
 Ids = npt.NDArray[np.integer[Any]]
 _FIELDS = ("truth", "reference_tp", "reference_predicted", "candidate_tp", "candidate_predicted")
@@ -90,7 +91,9 @@ class Evaluator:
             return {sample.key: opened.side.predict(sample).mask for sample in samples}
 
     def _digest_of_context(self, network: Model) -> bytes:
-        parts = [network.SerializeToString(deterministic=True), self.runtime.encode()]
+        settings = [self.runtime, self.preprocess.digest(), str(self._classes.ignore_index), str(len(self._classes))]
+        versions = sorted(library_versions(("openvino",)).items())
+        parts = [network.SerializeToString(deterministic=True), repr((settings, versions)).encode()]
         for index in range(len(self._probes)):
             parts += [array_digest(self._probes.image(index)).encode(), array_digest(self._probes.mask(index)).encode()]
         return hashlib.sha256(b"".join(parts)).digest()
