@@ -36,7 +36,8 @@ def auto(
 ) -> None:
     """Find the fastest runtime, precision, mask head and thread count that pass the gate on this machine.
 
-    The choice is stored in evidence/auto.json; predict, evaluate and Segmenter.load use it on such a machine.
+    The choice is stored in evidence/auto.json; predict, evaluate and Segmenter.load use it on such a machine. A choice
+    written elsewhere with --evidence is for you to read: name its runtime and precision yourself.
     """
     from dropclass_deploy.serving.auto.options import CPU_RUNTIMES, GPU_RUNTIMES, AutoOptions
     from dropclass_deploy.serving.auto.selection import choose

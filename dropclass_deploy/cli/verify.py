@@ -50,6 +50,8 @@ def verify(
             expected="an ARTIFACT, or --reference A.onnx with --candidate B.onnx",
             remedy="see dropclass verify --help",
         )
+    if artifact is None and (precision, head) != ("fp32", "dense"):
+        raise UserError("--precision and --mask-head are given beside two files", expected="them with an ARTIFACT only")
     from dropclass_deploy.cli.gate import run_gate
 
     report = run_gate(

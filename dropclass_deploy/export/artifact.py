@@ -17,7 +17,7 @@ from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.export.artifact_folder import write_artifact
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.preparation import Job, prepared
-from dropclass_deploy.export.quantise.precisions import check_precisions
+from dropclass_deploy.export.quantise.requirements import check_precisions
 from dropclass_deploy.export.replacement import check_replaceable
 from dropclass_deploy.export.source import source_from_module, source_from_run
 from dropclass_deploy.export.to_onnx import Traced, trace

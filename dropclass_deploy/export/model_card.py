@@ -254,7 +254,7 @@ def _lower_precisions(shipped: tuple[Shipped, ...]) -> str:
         [
             item.precision,
             _escaped(item.made_by),
-            item.runtime,
+            ", ".join(f"{engine.runtime}: {engine.verdict}" for engine in item.judged),
             str(item.report.images),
             f"{item.report.pixel_disagreement:.3%}",
             f"{_escaped(item.worst_class[0])} {item.worst_class[1]:+.2f}",

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
 from trained_street import DATA, Street, street_classes
 
 from dropclass_deploy.cli.app import REFUSED, run
-from dropclass_deploy.core.errors import DataError, GateRefusedError, UserError
+from dropclass_deploy.core.errors import DataError, GateRefusedError, ModelError, UserError
 from dropclass_deploy.core.manifest import check_files, read_manifest
 from dropclass_deploy.core.model_files import model_file
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.export import ExportOptions, export_artifact
+from dropclass_deploy.export.graphs.core_and_tail import copied, split_tail
+from dropclass_deploy.export.graphs.rounded import rounded_like_float16
 from dropclass_deploy.export.quantise import precisions as module
+from dropclass_deploy.export.quantise.half import halved
+from dropclass_deploy.export.quantise.precisions import mendable_class
+from dropclass_deploy.export.size_check import open_graph
+from dropclass_deploy.export.to_onnx import Traced
 from dropclass_deploy.serving import Segmenter
 from dropclass_deploy.serving.auto import Configuration
+from dropclass_deploy.serving.parity.rule import NON_INFERIORITY, ClassFigures, ClassVerdict, judge
 from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 
 VAL = "synthetic:val=60"
@@ -42,8 +56,10 @@ def test_what_is_shipped_passed_the_gate_and_is_what_its_name_says(artifact: Pat
     assert len(lower) == 2
     for precision in lower:
         assert read_precision(artifact / model_file("dense", precision)) == precision
-        reports = list((artifact / "evidence").glob(f"parity.{precision}.dense.*.json"))
-        assert [json.loads(path.read_text())["verdict"] for path in reports] == ["pass"]
+        engine = "onnxruntime" if precision == "fp16" else "openvino"
+        for head in ("dense", "sparse"):
+            report = json.loads((artifact / f"evidence/parity.{precision}.{head}.{engine}.json").read_text())
+            assert report["verdict"] == "pass"
         assert (artifact / model_file("logits", precision)).exists()
         assert (artifact / model_file("sparse", precision)).exists()
         assert f"| {precision} | " in (artifact / "docs/README.md").read_text()
@@ -145,7 +161,7 @@ def test_a_refused_precision_exits_3_and_the_rest_stands(
     """Float16 of another network: the gate sees it, names a class, and the files are taken out again."""
 
     def spoiled(core: object) -> object:
-        twin = module.copied(core)
+        twin = copied(core)
         for tensor in twin.graph.initializer:
             if tensor.name.endswith("classifier.weight"):
                 values = np.frombuffer(tensor.raw_data, np.float32)
@@ -153,7 +169,6 @@ def test_a_refused_precision_exits_3_and_the_rest_stands(
         return real(twin)
 
     real = module.halved
-    monkeypatch.setattr(module, "copied", __import__("copy").deepcopy, raising=False)
     monkeypatch.setattr(module, "halved", spoiled)
     with pytest.raises(GateRefusedError, match=r"fp16 is left out, verdict fail: \w+: the 95 % interval"):
         export(street, tmp_path / "a", precisions=("fp32", "fp16"))
@@ -161,3 +176,85 @@ def test_a_refused_precision_exits_3_and_the_rest_stands(
     assert json.loads((tmp_path / "a/evidence/parity.fp16.dense.onnxruntime.json").read_text())["verdict"] == "fail"
     assert run(["verify", str(tmp_path / "a"), "--data", VAL]) == 0
     assert run(["verify", str(tmp_path / "a"), "--data", VAL, "--precision", "fp16"]) != REFUSED
+
+
+class Loud(nn.Module):
+    """A function that float32 computes and float16 overflows in: features times a million, and back."""
+
+    def __init__(self, street: Street) -> None:
+        super().__init__()
+        self.street = copy.deepcopy(street)
+        width = self.street.classifier.in_channels
+        layers: list[nn.Module] = []
+        for gain in (1e3, 1e3, 1e-3, 1e-3):  # weights that float16 holds, activations that it does not
+            conv = nn.Conv2d(width, width, 1, bias=False)
+            conv.weight = nn.Parameter(gain * torch.eye(width)[:, :, None, None])
+            layers += [conv, nn.ReLU()]
+        self.loud = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        street = self.street
+        features = street.body(street.stem(images))
+        logits = street.classifier(self.loud(features + street.context(features)))
+        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def test_float16_that_overflows_on_a_gpu_is_refused(street: Street, tmp_path: Path) -> None:
+    """ONNX Runtime's CPU computes the file in float32, where nothing overflows; the imitation shows it."""
+    with pytest.raises(GateRefusedError, match="fp16 is left out, verdict fail: NaN or infinity in the logits"):
+        export(Loud(street), tmp_path / "a", precisions=("fp16",))
+    evidence = tmp_path / "a/evidence"
+    assert json.loads((evidence / "parity.fp16.imitated.json").read_text())["verdict"] == "fail"
+    assert not list((tmp_path / "a/models").glob("*fp16*"))
+
+
+def test_imitated_float16_rounds_like_the_reference_evaluator(street: Street, street_traced: Traced) -> None:
+    """onnx's own interpreter computes every operator of the converted core in float16."""
+    core, _ = split_tail(street_traced.graph)
+    image = Preprocess().normalise(open_dataset(VAL, "val").image(0)[:32, :48])
+    (exact,) = ReferenceEvaluator(core).run(None, {"image": image})
+    (half,) = ReferenceEvaluator(halved(core)).run(None, {"image": image})
+    imitated = open_graph(rounded_like_float16(core)).run(None, {"image": image})[0]
+    # The interpreter also sums in float16, so it errs further than hardware; the imitation is no further off than it.
+    assert 0 < np.abs(imitated - exact).max() <= 2 * np.abs(half - exact).max()
+    np.testing.assert_allclose(imitated, half, atol=0.02 * float(np.abs(exact).max()))
+
+
+@pytest.mark.slow
+def test_int8_of_a_network_behind_a_window(street: Street, tmp_path: Path) -> None:
+    window = Window(height=64, width=96, overlap=0.25)
+    names = tuple(street_classes().names)
+    folder = export(
+        street, tmp_path / "a", precisions=("int8",), window=window, shape=(1, 64, 96), allow_insufficient=names,
+        reference_limit=12,
+    )  # fmt: skip
+    assert [name for name in ("int8", "mixed") if (folder / model_file("dense", name)).exists()]
+
+
+def test_a_precision_that_cannot_be_made_costs_only_itself(
+    street: Street, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(core: object) -> object:
+        raise ModelError("the network cannot be converted to float16: no reason")
+
+    monkeypatch.setattr(module, "halved", broken)
+    with pytest.raises(GateRefusedError, match="is written, but fp16 cannot be made: the network cannot be converted"):
+        export(street, tmp_path / "a", precisions=("fp16",), reference_limit=2)
+    with Segmenter.load(tmp_path / "a") as segmenter:
+        assert segmenter.artifact.variants() == (("dense", "fp32"), ("sparse", "fp32"))
+
+
+def test_only_a_class_beyond_its_margin_is_worth_another_block() -> None:
+    """By hand: few images, an allowed class, a pass; then one that failed for its interval."""
+    few = verdict_of("few", (-0.02, -0.01), images=3)
+    allowed = verdict_of("allowed", (-0.02, 0.01))
+    fine = verdict_of("fine", (-0.001, 0.001))
+    failed = verdict_of("failed", (-0.02, -0.01))
+    worse = verdict_of("worse", (-0.04, 0.01))
+    report = SimpleNamespace(classes=(few, allowed, fine))
+    assert mendable_class(report, ("allowed",)) is None
+    assert mendable_class(SimpleNamespace(classes=(few, allowed, fine, failed, worse)), ("allowed",)) == "worse"
+
+
+def verdict_of(name: str, interval: tuple[float, float], images: int = 50) -> ClassVerdict:
+    return judge(NON_INFERIORITY, ClassFigures(name, False, 0.5, 0.5 + sum(interval) / 2, interval, images, 10_000))

@@ -14,6 +14,8 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.export import graphs
 from dropclass_deploy.export.coarse_scale import coarse_scale
+from dropclass_deploy.export.graphs.core_and_tail import join_tail, split_tail
+from dropclass_deploy.export.graphs.resize import final_resize
 from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.export.mask_head import MaskModel
 from dropclass_deploy.export.shapes import DYNAMIC
@@ -86,6 +88,27 @@ def test_a_network_without_a_last_resize_says_so(networks: SimpleNamespace) -> N
     assert coarse_scale(traced.graph, DYNAMIC) is None
     reason = graphs.with_sparse_head(traced.graph, Preprocess(), None)
     assert reason == "the network ends in Conv, not in a bilinear resize"
+
+
+def test_a_resize_by_a_whole_factor_is_replaced_too() -> None:
+    """A network that ends in ``interpolate(scale_factor=4)``."""
+
+    class Factor(Stride):
+        def forward(self, images: Tensor) -> Tensor:
+            return F.interpolate(self.stem(images), scale_factor=4, mode="bilinear")
+
+    traced = trace(Factor(4), (2, 96, 144))
+    assert final_resize(traced.graph).factor in (0, 4)  # the exporter writes either form
+    sparse = graphs.with_sparse_head(traced.graph, Preprocess(), traced.scale)
+    assert graphs.operator_counts(sparse)["Resize"] == 0
+    np.testing.assert_array_equal(
+        run(sparse, images(96, 144)), run(graphs.with_mask_head(traced.graph, Preprocess()), images(96, 144))
+    )
+    core, tail = split_tail(traced.graph)
+    assert graphs.operator_counts(core)["Resize"] == 0
+    np.testing.assert_array_equal(
+        run(graphs.with_mask_head(join_tail(core, tail), Preprocess()), images(96, 144)), run(sparse, images(96, 144))
+    )
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bicubic"])

@@ -140,9 +140,16 @@ def additive(kept: Sequence[str]) -> tuple[ClassVerdict, ...]:
 
 def test_the_search_keeps_the_fewest_blocks_that_save_every_class() -> None:
     """rare needs b and c (−0.1 is within 0.3), road needs a (−0.4 is within 0.5)."""
-    point = Search(("a", "b", "c"), additive).run()
+    point = Search(("a", "b", "c", "d"), additive).run()
     assert point.passes
     assert point.kept == ("a", "b", "c")
+
+
+def test_the_search_never_takes_every_block_back() -> None:
+    """That would be the float32 network under another name."""
+    point = Search(("a", "b"), lambda kept: verdicts(rare=-1.0)).run()
+    assert not point.passes
+    assert len(point.kept) == 1
 
 
 def test_the_search_takes_what_helps_the_worst_class_first_and_drops_what_is_not_needed() -> None:

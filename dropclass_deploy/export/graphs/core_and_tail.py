@@ -40,7 +40,8 @@ def split_tail(network: Model) -> tuple[Model, Tail]:
     output.CopyFrom(network.graph.output[0])
     if isinstance(resize, str):
         return copied(network), Tail((), (), output, output.name)
-    chosen = _size_nodes(network, resize.sizes, {resize.coarse, network.graph.input[0].name})
+    stops = {resize.coarse, network.graph.input[0].name}
+    chosen = _size_nodes(network, resize.sizes, stops) if resize.sizes else []
     if any(node.op_type in _HEAVY for node in chosen):
         # The size hangs on a feature map: to compute it twice would cost more than it saves.
         return copied(network), Tail((), (), output, output.name)

@@ -53,8 +53,11 @@ def with_sparse_head(
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     _drop_resize(model, resize)
     head = Nodes("mask")
-    sized = static_sizes(network, resize) is not None
-    ids = sparse_mask(head, resize.coarse, resize.sizes, resize.coordinates, scale, classes, sized)
+    sizes, sized = resize.sizes, static_sizes(network, resize) is not None
+    if resize.factor:
+        # Enlarged by a whole number, whatever the size.
+        sizes, scale, sized = _enlarged(head, resize.coarse, resize.factor), resize.factor, True
+    ids = sparse_mask(head, resize.coarse, sizes, resize.coordinates, scale, classes, sized)
     return _closed(model, front, head, ids, form, shape, keep=False)
 
 
@@ -79,6 +82,11 @@ def _normalise(add: Nodes, preprocess: Preprocess) -> None:
     # The cast comes first: TensorRT takes uint8 at a network's border only, and refuses to transpose it.
     planes = add("Transpose", add.cast("image", "float32"), perm=[0, 3, 1, 2])
     add("Add", add("Mul", planes, add.constant(scale)), add.constant(shift), out=_NETWORK_INPUT)
+
+
+def _enlarged(add: Nodes, coarse: str, factor: int) -> str:
+    """(N, C, factor·h, factor·w) of coarse logits, int64."""
+    return add("Mul", add("Shape", coarse), add.ints(1, 1, factor, factor))
 
 
 def _drop_resize(model: Model, resize: FinalResize) -> None:

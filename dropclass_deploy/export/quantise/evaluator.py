@@ -5,9 +5,12 @@ What was measured is kept: a search that was interrupted finds its evaluations a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,19 @@ from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import array_digest
 from dropclass_deploy.export import graphs
 from dropclass_deploy.export.graphs import Model
+from dropclass_deploy.serving.benchmark.environment import cpu_model
 from dropclass_deploy.serving.parity.counts import PairedCounts
 from dropclass_deploy.serving.parity.measure import measure
 from dropclass_deploy.serving.parity.network import NetworkSide
-from dropclass_deploy.serving.parity.rule import ABSENT, NON_INFERIORITY, PASS, ClassVerdict, judge, measure_classes
+from dropclass_deploy.serving.parity.rule import (
+    ABSENT,
+    INSUFFICIENT,
+    NON_INFERIORITY,
+    PASS,
+    ClassVerdict,
+    judge,
+    measure_classes,
+)
 from dropclass_deploy.serving.parity.sides import Prediction, Sample
 from dropclass_deploy.serving.runtimes import open_runtime
 from dropclass_deploy.serving.versions import library_versions
@@ -44,6 +56,7 @@ class Evaluator:
         runtime: engine that runs both.
         threads: of the engine.
         cache: folder of earlier evaluations.
+        allow_insufficient: classes that are left out where they are insufficient.
     """
 
     def __init__(
@@ -55,7 +68,9 @@ class Evaluator:
         runtime: str,
         cache: Path,
         threads: int | None = None,
+        allow_insufficient: Collection[str] = (),
     ) -> None:
+        self._allowed = frozenset(allow_insufficient)
         self.runtime, self.preprocess, self.threads = runtime, preprocess, threads
         self._probes, self._classes, self._cache = probes, classes, cache
         self._reference = _Remembered(self._predictions(network))
@@ -66,7 +81,10 @@ class Evaluator:
         """One verdict a class of a candidate logits graph."""
         counts = self._counts(candidate)
         figures = measure_classes(counts, self._classes, resamples=500)
-        return tuple(judge(NON_INFERIORITY, item) for item in figures)
+        verdicts = (judge(NON_INFERIORITY, item) for item in figures)
+        return tuple(
+            item for item in verdicts if not (item.verdict == INSUFFICIENT and item.figures.name in self._allowed)
+        )
 
     def _counts(self, candidate: Model) -> PairedCounts:
         content = candidate.SerializeToString(deterministic=True)
@@ -92,8 +110,8 @@ class Evaluator:
 
     def _digest_of_context(self, network: Model) -> bytes:
         settings = [self.runtime, self.preprocess.digest(), str(self._classes.ignore_index), str(len(self._classes))]
-        versions = sorted(library_versions(("openvino",)).items())
-        parts = [network.SerializeToString(deterministic=True), repr((settings, versions)).encode()]
+        machine = [cpu_model(), *sorted(library_versions(("openvino",)).items())]
+        parts = [network.SerializeToString(deterministic=True), repr((settings, machine)).encode()]
         for index in range(len(self._probes)):
             parts += [array_digest(self._probes.image(index)).encode(), array_digest(self._probes.mask(index)).encode()]
         return hashlib.sha256(b"".join(parts)).digest()
@@ -158,15 +176,17 @@ def passes(verdicts: Sequence[ClassVerdict]) -> bool:
 
 def _read(path: Path) -> PairedCounts | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _FIELDS}
             return PairedCounts(**arrays, differing=int(stored["differing"]), pixels=int(stored["pixels"]))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 
 def _write(path: Path, counts: PairedCounts) -> None:
     arrays = {name: getattr(counts, name) for name in _FIELDS}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as scrap, scrap.open("wb") as stream:
-        np.savez(stream, **arrays, differing=counts.differing, pixels=counts.pixels)
+    # A home that cannot be written to only costs the memory of what was measured.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as scrap, scrap.open("wb") as stream:
+            np.savez(stream, **arrays, differing=counts.differing, pixels=counts.pixels)

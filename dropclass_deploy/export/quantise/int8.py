@@ -8,7 +8,7 @@ from time import monotonic
 
 import numpy as np
 
-from dropclass_deploy.core.errors import MissingExtraError, ModelError
+from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
@@ -51,20 +51,22 @@ class Int8:
         """The first method that passes on the probe images, else the one with the most slack.
 
         Raises:
-            ModelError: when no method can quantise the network. MissingExtraError: without any of the libraries.
+            UserError: when no method can quantise the network, the first one's reason.
         """
         tried: list[Tried] = []
-        problems: list[ModelError | MissingExtraError] = []
+        problems: list[UserError] = []
         for method in METHODS:
             if tried and deadline is not None and monotonic() > deadline:
                 break
             with reporter.phase(f"INT8 by {method}"):
                 try:
                     core = quantised(self._core, self._batches, method)
-                except (ModelError, MissingExtraError) as error:
+                    tried.append(Tried(method, core, self.evaluator(join_tail(core, self._tail))))
+                except UserError as error:
+                    # Cannot be made, or made and not run by the engine: the next method may do better.
                     problems.append(error)
+                    reporter.note(f"INT8 by {method} is passed over: {error}")
                     continue
-                tried.append(Tried(method, core, self.evaluator(join_tail(core, self._tail))))
             least = worst(tried[-1].verdicts)
             name, points = least.figures.name, 100 * slack(least)
             reporter.note(f"INT8 by {method}: least slack {points:+.2f} points of IoU ({name}) on the probe images")

@@ -66,7 +66,8 @@ class Search:
     def extended(self, point: Point, class_name: str) -> Point | None:
         """The configuration with one more block: the one that helps ``class_name`` most; None when none is left."""
         left = [block for block in self.blocks if block not in point.kept]
-        if not left or self._late():
+        # With the last block the network would be the float32 one, which is no mixed precision.
+        if len(left) < 2 or self._late():
             return None
         if not self.effects:
             self._measure_effects(self.path[0], None)

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 from dropclass_deploy.serving.parity import ParityReport
 
+PASS = "pass"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An engine, and what the gate said of the files on it."""
+
+    runtime: str
+    verdict: str
+
 
 @dataclass(frozen=True)
 class Shipped:
@@ -14,13 +24,13 @@ class Shipped:
     Attributes:
         precision: "fp16", "int8" or "mixed".
         made_by: the method, and which blocks stayed in float32.
-        runtime: that the gate ran it on.
-        report: of the gate.
+        judged: engines, the one it was made for first.
+        report: of the gate on that engine.
     """
 
     precision: str
     made_by: str
-    runtime: str
+    judged: tuple[Judged, ...]
     report: ParityReport
 
     @property
@@ -33,7 +43,7 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is in the artifact, and a sentence for each precision that the gate kept out."""
+    """What is in the artifact, and a sentence for each precision that is not."""
 
     shipped: tuple[Shipped, ...] = ()
     refused: tuple[str, ...] = ()

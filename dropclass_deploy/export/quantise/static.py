@@ -6,7 +6,6 @@ float32 on CPUs.
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from dropclass_deploy.export.graphs import Model
 from dropclass_deploy.export.graphs.core_and_tail import copied
 from dropclass_deploy.export.graphs.quantised import float_output
 from dropclass_deploy.export.quiet import quiet
+from dropclass_deploy.serving.runtimes.no_telemetry import import_quietly
 
 Batch = npt.NDArray[np.float32]
 INPUT = "image"
@@ -103,6 +103,6 @@ class _Reader:
 def _library(name: str) -> Any:
     try:
         with quiet():
-            return importlib.import_module(name)
+            return import_quietly(name)
     except ImportError as error:
         raise MissingExtraError(name.split(".")[0], "quantize") from error

@@ -23,6 +23,7 @@ from dropclass_deploy.serving.benchmark.environment import read_environment
 from dropclass_deploy.serving.benchmark.interleaved import interleaved_ms
 from dropclass_deploy.serving.evidence import check_writable, write_evidence
 from dropclass_deploy.serving.parity import VerifyOptions, verify
+from dropclass_deploy.serving.parity.rule import check_allowed
 from dropclass_deploy.serving.parity.sides import MaskFunction
 from dropclass_deploy.serving.segmenter import Segmenter
 
@@ -75,9 +76,12 @@ def choose(
     dataset = open_dataset(data, split) if isinstance(data, str) else data
     target = (Path(evidence) if evidence is not None else opened.evidence) / AUTO_FILE
     check_writable(target, EVIDENCE_OPTION)
+    check_allowed(options.allow_insufficient, opened.classes)
+    gate = _Gate(Path(artifact), dataset, target.parent, reference_masks, options)
     candidates, unavailable = _timed(opened, dataset, options)
-    with_gate = _Gate(Path(artifact), dataset, target.parent, reference_masks, options)
-    chosen = with_gate.first_that_passes(sorted(candidates, key=lambda item: item.median_ms))
+    chosen = gate.first_that_passes(sorted(candidates, key=lambda item: item.median_ms))
+    if candidates and all(item.verdict == NOT_JUDGED for item in candidates):
+        raise GateRefusedError("the time was up before any configuration was judged; an earlier choice stays as it is")
     content = _content(opened, dataset, options, candidates, unavailable, chosen)
     write_evidence(target, content, EVIDENCE_OPTION)
     if chosen is None:
@@ -103,7 +107,9 @@ def _timed(artifact: Artifact, dataset: Dataset, options: AutoOptions) -> tuple[
             calls[configuration] = _Cycle(segmenter, images)
         with options.reporter.phase(f"timing {len(calls)} configurations in turn"):
             by_name = {str(item): call for item, call in calls.items()}
-            timings = interleaved_ms(by_name, options.rounds * len(images), warmup=2) if calls else {}
+            budget_s = None if options.budget_minutes is None else 30 * options.budget_minutes  # half of the time
+            rounds = options.rounds * len(images)
+            timings = interleaved_ms(by_name, rounds, warmup=2, budget_s=budget_s) if calls else {}
     return [Candidate(item, timings[str(item)]) for item in calls], unavailable
 
 
@@ -209,6 +215,8 @@ def _content(
         "environment": read_environment(None),
         "data": dataset.spec,
         "split": dataset.split,
+        "allow_insufficient": list(options.allow_insufficient),
+        "limit": options.limit,
         "images_timed": min(options.images, len(dataset)),
         "baseline": str(baseline.configuration) if baseline else None,
         "candidates": [_row(item, baseline) for item in sorted(candidates, key=lambda item: item.median_ms)],

@@ -27,6 +27,8 @@ PASS, INSUFFICIENT, FAIL, ABSENT = "pass", "insufficient", "fail", "absent"
 SEVERITY = (PASS, INSUFFICIENT, FAIL)
 
 MAX_DISAGREEMENT = 1e-4
+SAME_NETWORK = 0.01
+"""Share of pixels at which two files of one lowered network may differ: kernels that are fused otherwise round otherwise."""
 STRICT_MARGIN = 0.001
 MARGIN, RARE_MARGIN = 0.005, 0.003
 MIN_IMAGES, MIN_PIXELS = 10, 1000

@@ -123,9 +123,12 @@ def import_onnxruntime() -> Any:
             "'dropclass-deploy[serve]' (CPU) or 'dropclass-deploy[ort-gpu]' (GPU)",
         )
     try:
-        return importlib.import_module("onnxruntime")
+        library = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "serve") from error
+    # Builds that report their use (those for Windows do by default) are asked not to.
+    getattr(library, "disable_telemetry_events", lambda: None)()
+    return library
 
 
 def _installed(distribution: str) -> bool:

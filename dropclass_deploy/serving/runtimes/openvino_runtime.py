@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, LifoQueue
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError, first_line
 from dropclass_deploy.serving.runtimes.base import Array, Feeds
 from dropclass_deploy.serving.runtimes.feeds import check_feeds
+from dropclass_deploy.serving.runtimes.no_telemetry import import_quietly
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
 from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 
@@ -22,6 +23,7 @@ OWN_SIZES = 8
 """So many input sizes get a network compiled for just that size (1.5 times as fast as the one for any size); later ones
 share the network for any size, so that a folder of odd photographs is not compiled for each of them."""
 
+Sizes = tuple[tuple[int, ...], ...]
 HINTS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -52,18 +54,15 @@ class OpenVino:
         self._core: Any = import_openvino().Core()
         self._path, self._hint, self._threads = path, hint, threads
         self._lock = threading.Lock()
-        self._by_size: dict[tuple[tuple[int, ...], ...], _Compiled] = {}
-        self._any_size: _Compiled | None = None
+        self._by_size: dict[Sizes, Future[_Compiled]] = {}
         self._closed = False
         self._model = self._read()
         # A port may go by several names, of which OpenVINO gives any: the graph's own is the one that was meant.
         signature = read_graph_io(path)
         self.inputs, self.outputs, self.metadata = signature.inputs, signature.outputs, signature.metadata
-        first = self._compile(self._model)
-        if self._is_sized():
-            self._by_size[tuple(tuple(size or 0 for size in spec.shape) for spec in self.inputs)] = first
-        else:
-            self._any_size = first
+        self._is_sized = all(size is not None for spec in self.inputs for size in spec.shape)
+        self._for_any_size: _Compiled | None = self._compile(self._model)
+        first = self._for_any_size
         self.requested_provider = CPU if hint == "f32" else f"{CPU} {hint}"
         self.provider = " ".join([*first.devices, *([first.hint] if first.hint != "f32" else [])])
         graph = read_precision(path)
@@ -95,7 +94,7 @@ class OpenVino:
     def close(self) -> None:
         """Let the compiled networks go."""
         with self._lock:
-            self._closed, self._any_size = True, None
+            self._closed, self._for_any_size = True, None
             self._by_size.clear()
 
     def __enter__(self) -> Self:
@@ -105,9 +104,6 @@ class OpenVino:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _is_sized(self) -> bool:
-        return all(size is not None for spec in self.inputs for size in spec.shape)
 
     def _read(self) -> Any:
         try:
@@ -135,14 +131,30 @@ class OpenVino:
         return compiled
 
     def _compiled_for(self, feeds: Feeds) -> _Compiled:
+        """The network for the sizes of ``feeds``; a size that is new is compiled by the thread that brings it, and only
+        those that want the same size wait for it."""
         sizes = tuple(tuple(feeds[spec.name].shape) for spec in self.inputs)
         with self._lock:
-            if self._closed:
+            if self._closed or self._for_any_size is None:
                 raise UserError("the runtime is closed", remedy="open it again before running it")
             found = self._by_size.get(sizes)
-            if found is None and len(self._by_size) < OWN_SIZES:
-                found = self._by_size[sizes] = self._compile(self._sized(sizes))
-            return found or self._for_any_size()
+            if found is None and (self._is_sized or len(self._by_size) >= OWN_SIZES):
+                return self._for_any_size
+            if found is None:
+                own: Future[_Compiled] = Future()
+                self._by_size[sizes] = own
+        return found.result() if found is not None else self._fill(own, sizes)
+
+    def _fill(self, own: Future[_Compiled], sizes: Sizes) -> _Compiled:
+        try:
+            compiled = self._compile(self._sized(sizes))
+        except BaseException as error:
+            with self._lock:
+                self._by_size.pop(sizes, None)
+            own.set_exception(error)
+            raise
+        own.set_result(compiled)
+        return compiled
 
     def _sized(self, sizes: tuple[tuple[int, ...], ...]) -> Any:
         model = self._read()
@@ -153,11 +165,6 @@ class OpenVino:
                 f"OpenVINO refused the input: {_reason(error)}", expected=", ".join(str(spec) for spec in self.inputs)
             ) from error
         return model
-
-    def _for_any_size(self) -> _Compiled:
-        if self._any_size is None:
-            self._any_size = self._compile(self._model)
-        return self._any_size
 
 
 class _Compiled:
@@ -189,7 +196,7 @@ class _Compiled:
 def import_openvino() -> Any:
     """The library's module. Raises MissingExtraError when it is not installed."""
     try:
-        return importlib.import_module("openvino")
+        return import_quietly("openvino")
     except ImportError as error:
         raise MissingExtraError("openvino", "openvino") from error
 
