@@ -150,6 +150,36 @@ def function_at(model: onnx.ModelProto) -> None:
     model.functions.append(h.make_function("local", "F", [], ["out"], [node], [h.make_opsetid("", 18)]))
 
 
+def varint(value: int) -> bytes:
+    """Protobuf's base-128 number, without a limit of its width."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def message(key: int, content: bytes) -> bytes:
+    return varint(key) + varint(len(content)) + content
+
+
+def behind_a_tensor(hidden: bytes) -> Callable[[Path], None]:
+    """Bytes appended to a weight of the mask network, put together by hand: no library writes such fields."""
+
+    def change(folder: Path) -> None:
+        model = onnx.ModelProto.FromString((folder / MASK).read_bytes())
+        tensor = model.graph.initializer[0].SerializeToString()
+        del model.graph.initializer[0]
+        graph_bytes = model.graph.SerializeToString() + message(5 << 3 | 2, tensor + hidden)
+        model.ClearField("graph")
+        (folder / MASK).write_bytes(model.SerializeToString() + message(7 << 3 | 2, graph_bytes))
+
+    return forged(change)
+
+
+LOCATION = onnx.StringStringEntryProto(key="location", value="/etc/passwd").SerializeToString()
+WIDE = 2**32
+"""Added to a key, it is cut off again by readers that keep 32 bits: TensorProto's fields 13 and 14 in disguise."""
+OUTSIDE = varint(WIDE | 14 << 3) + varint(1) + message(WIDE | 13 << 3 | 2, LOCATION)
+
+
 def operator(domain: str, name: str) -> Callable[[onnx.ModelProto], None]:
     def change(model: onnx.ModelProto) -> None:
         model.opset_import.append(h.make_opsetid(domain, 1))
@@ -336,6 +366,9 @@ ATTACKS = (
     Attack("constant elsewhere", LOAD, graph(MASK, constant_at), "outside of itself"),
     Attack("branch elsewhere", LOAD, graph(MASK, branch_at), "outside of itself"),
     Attack("function elsewhere", LOAD, graph(MASK, function_at), "outside of itself"),
+    Attack("weights elsewhere behind wide keys", LOAD, behind_a_tensor(OUTSIDE), "field number .* does not exist"),
+    Attack("field number 0", LOAD, behind_a_tensor(varint(0) + varint(1)), "field number 0 does not exist"),
+    Attack("number of 70 bits", LOAD, behind_a_tensor(varint(2 << 3) + varint(2**64 + 1)), "longer than 64 bits"),
     Attack(
         "foreign operator", LOAD, graph(MASK, operator("evil.library", "Shell")), "operator 'Shell' of 'evil.library'"
     ),

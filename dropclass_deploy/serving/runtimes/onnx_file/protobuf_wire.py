@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 WIDTHS = {FIXED64: 8, FIXED32: 4}
+LARGEST_KEY = 2**32 - 1
+"""A key has 32 bits. A wider one is cut to that by ONNX Runtime: it would see another field than this reader."""
+LARGEST_VARINT = 2**64 - 1
 LONGEST_VARINT = 10
 
 Value = int | memoryview
@@ -23,12 +26,15 @@ def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """Yield (field number, value) in file order: an int for varints, a view of the bytes for everything else.
 
     Raises:
-        WireError: when the bytes end early or hold a wire type that does not exist.
+        WireError: when the bytes end early, hold a wire type or a field number that does not exist, or a number that
+            readers would cut to different widths.
     """
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         number, kind = key >> 3, key & 7
+        if key > LARGEST_KEY or number == 0:
+            raise WireError(f"the field number {number} does not exist")
         if kind == VARINT:
             value, position = _varint(message, position)
             yield number, value
@@ -71,6 +77,6 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
             raise WireError("a number is cut off")
         byte = message[position + index]
         value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
+        if byte < 0x80 and value <= LARGEST_VARINT:
             return value, position + index + 1
     raise WireError("a number is longer than 64 bits")
