@@ -188,6 +188,15 @@ def operator(domain: str, name: str) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def own_context(model: onnx.ModelProto) -> None:
+    """A compiled context under the name of a harmless function of the file's own."""
+    operator("com.microsoft", "EPContext")(model)
+    node = h.make_node("Identity", ["in"], ["out"])
+    model.functions.append(
+        h.make_function("com.microsoft", "EPContext", ["in"], ["out"], [node], [h.make_opsetid("", 18)])
+    )
+
+
 def metadata(key: str, value: str) -> Callable[[onnx.ModelProto], None]:
     def change(model: onnx.ModelProto) -> None:
         for entry in model.metadata_props:
@@ -373,6 +382,7 @@ ATTACKS = (
         "foreign operator", LOAD, graph(MASK, operator("evil.library", "Shell")), "operator 'Shell' of 'evil.library'"
     ),
     Attack("compiled context", LOAD, graph(MASK, operator("com.microsoft", "EPContext")), "operator 'EPContext'"),
+    Attack("compiled context as a function", LOAD, graph(MASK, own_context), "operator 'EPContext'"),
     Attack("forged class names", LOAD, other_classes, "carries other class names than the manifest"),
     Attack("forged rare classes", LOAD, other_rare, "carries other rare classes than the manifest"),
     Attack("forged preprocessing", LOAD, other_preprocess, "carries other preprocessing than the manifest"),
