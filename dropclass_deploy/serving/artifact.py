@@ -21,10 +21,8 @@ from dropclass_deploy.core.model_files import DENSE, HEADS, LOGITS, PRECISIONS, 
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.regular_files import MIB, RefusedFileError, read_json
 
-MASK_MODEL = model_file(DENSE)
-LOGITS_MODEL = model_file(LOGITS)
 PREPROCESS = "preprocess.json"
-NEEDED = (MASK_MODEL, LOGITS_MODEL, PREPROCESS)
+NEEDED = (model_file(DENSE), model_file(LOGITS), PREPROCESS)
 MAX_SPECIFICATION = MIB
 """Bytes of ``preprocess.json``; a real one has some hundred."""
 _MODEL_FILES = tuple(model_file(head, precision) for precision in PRECISIONS for head in HEADS)
@@ -46,16 +44,6 @@ class Artifact:
     def preprocess(self) -> Preprocess:
         """What happens between a decoded image and the network."""
         return self.manifest.preprocess
-
-    @property
-    def mask_model(self) -> Path:
-        """``models/model.mask.onnx``: image uint8 (N, H, W, 3) RGB → mask uint8 (N, H, W)."""
-        return self.folder / MASK_MODEL
-
-    @property
-    def logits_model(self) -> Path:
-        """``models/model.onnx``: image float32 (N, 3, H, W), normalised → logits float32 (N, C, H, W)."""
-        return self.folder / LOGITS_MODEL
 
     def model(self, head: str = DENSE, precision: str = "fp32") -> Path:
         """The network file of a head and a precision (see ``core.model_files``); only files of the manifest are named.

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.preprocess import ValueRange, window
+from dropclass_deploy.core.sliding_window import MAX_PIXELS
 
 AnyImage = npt.NDArray[Any]
 
@@ -30,6 +31,22 @@ def checked_image(image: AnyImage, value_range: ValueRange | None) -> AnyImage:
         f"the image is {image.dtype} of shape {image.shape}",
         expected=expected,
         remedy="one channel needs an artifact whose preprocessing has a value_range" if _is_raw(image) else "",
+    )
+
+
+def checked_size(size: object) -> tuple[int, int]:
+    """(height, width) of a mask, as plain integers.
+
+    Raises:
+        UserError: unless they are two whole numbers from 1, of no more pixels than an image may have.
+    """
+    if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int | np.integer) for side in size):
+        height, width = map(int, size)
+        if min(height, width) >= 1 and height * width <= MAX_PIXELS:
+            return height, width
+    raise UserError(
+        f"the size of the mask is {size!r}"[:200],
+        expected=f"(height, width) in pixels, whole numbers from 1, at most {MAX_PIXELS:,} pixels in all",
     )
 
 

@@ -136,6 +136,28 @@ class LogitsNetwork:
             )
 
 
+def fixed_size(
+    preprocess: Preprocess, static: tuple[int | None, ...], path: Path
+) -> tuple[int | None, int | None] | None:
+    """Height and width that every image is brought to; None where each image keeps its own.
+
+    Raises:
+        ArtifactError: when the preprocessing and the network's static input disagree.
+    """
+    seen, maker = preprocess.size, "the preprocessing makes"
+    if preprocess.window is not None:
+        seen, maker = preprocess.window.size, "the preprocessing has windows of"
+    if seen is None:
+        return (static[0], static[1]) if any(static) else None
+    if any(given not in (None, wanted) for given, wanted in zip(static, seen, strict=True)):
+        raise ArtifactError(
+            f"{path} takes images of {static[0]}x{static[1]} and {maker} {seen[0]}x{seen[1]}",
+            expected="the same size",
+            remedy="export the run again",
+        )
+    return preprocess.size
+
+
 def _single(specs: tuple[TensorSpec, ...], path: Path, expected: str) -> TensorSpec:
     if len(specs) != 1:
         raise ArtifactError(f"{path} has {', '.join(map(str, specs)) or 'nothing'}", expected=expected)

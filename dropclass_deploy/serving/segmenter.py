@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.errors import ArtifactError, UserError
+from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import DENSE, LOGITS, model_file
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import central_window
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.auto.choice import DEFAULT, stored_choice
-from dropclass_deploy.serving.consistency import check_metadata
-from dropclass_deploy.serving.images_given import AnyImage, checked_image, in_8_bits
+from dropclass_deploy.serving.images_given import AnyImage, checked_image, checked_size, in_8_bits
 from dropclass_deploy.serving.logits_resize import logits_to_mask
-from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork
+from dropclass_deploy.serving.network_file import network_file
+from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork, fixed_size
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
-from dropclass_deploy.serving.runtimes.onnx_file.graph_safety import check_network_file
 from dropclass_deploy.serving.runtimes.registry import AUTO
 from dropclass_deploy.serving.stages import size_named, timed
 from dropclass_deploy.serving.windows import segment_windows
@@ -32,6 +32,7 @@ from dropclass_deploy.serving.windows import segment_windows
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
 Size = tuple[int, int]
+Network = TypeVar("Network", MaskNetwork, LogitsNetwork)
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,17 @@ class Segmenter:
         self._file_precision = precision
         self._choice = (runtime, threads, allow_fallback)
         self._lock = threading.Lock()
+        self._closed = False
         self._logits: LogitsNetwork | None = None
-        path = artifact.model(head, precision)
-        self._mask = MaskNetwork(self._open(path), path, artifact.preprocess, len(artifact.classes))
-        self._fixed = _fixed_size(artifact.preprocess, self._mask.input.size, path)
-        if artifact.preprocess.window is not None:
-            # Better found now than at the first large image.
-            _fixed_size(artifact.preprocess, self._logits_network.input.size, artifact.model(LOGITS, precision))
+        self._mask = self._opened(head, MaskNetwork)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._fixed = fixed_size(artifact.preprocess, self._mask.input.size, artifact.folder / self.mask_file)
+            if artifact.preprocess.window is not None:
+                # Better found now than at the first large image.
+                logits = self._logits_network.input.size
+                fixed_size(artifact.preprocess, logits, artifact.folder / self.logits_file)
+            undo.pop_all()
 
     @classmethod
     def load(
@@ -145,11 +150,6 @@ class Segmenter:
         """The network up to its mask."""
         return self._mask.runtime
 
-    @property
-    def logits_runtime(self) -> Runtime:
-        """The network up to its logits; opened when it is first needed."""
-        return self._logits_network.runtime
-
     def __call__(self, image: AnyImage, *, size: Size | None = None) -> Segmentation:
         """Segment one image.
 
@@ -159,8 +159,8 @@ class Segmenter:
             size: (height, width) of the mask; the image's own by default.
 
         Raises:
-            UserError: when ``image`` is anything else, raw values hold NaN or the artifact has no value range for them, or
-                the network refuses its size.
+            UserError: when ``image`` is anything else, raw values hold NaN or the artifact has no value range for them,
+                ``size`` is none that a mask can have, the network refuses the image's size, or the segmenter is closed.
         """
         latency_ms: dict[str, float] = {}
         mask = self._segment(checked_image(image, self.preprocess.value_range), size, latency_ms)
@@ -208,10 +208,12 @@ class Segmenter:
         return self._mask.feeds(image)
 
     def close(self) -> None:
-        """Let the networks go."""
+        """Let the networks go; a closed segmenter refuses images."""
+        with self._lock:
+            self._closed, logits = True, self._logits
         self.mask_runtime.close()
-        if self._logits is not None:
-            self._logits.runtime.close()
+        if logits is not None:
+            logits.runtime.close()
 
     def __enter__(self) -> Self:
         return self
@@ -222,13 +224,19 @@ class Segmenter:
         self.close()
 
     def _segment(self, image: AnyImage, size: Size | None, latency_ms: dict[str, float]) -> Mask:
-        target = size or (image.shape[0], image.shape[1])
+        self._check_open()
+        target = (image.shape[0], image.shape[1]) if size is None else checked_size(size)
         with timed(latency_ms, "preprocess"):
             resized = self._resized(in_8_bits(image, self.preprocess.value_range))
         window = self.preprocess.window
-        if window is not None and resized.shape[:2] != window.size:
-            return segment_windows(resized, window, self._logits_network, self.preprocess, target, latency_ms)
-        return self._segment_whole(resized, target, latency_ms)
+        try:
+            if window is not None and resized.shape[:2] != window.size:
+                return segment_windows(resized, window, self._logits_network, self.preprocess, target, latency_ms)
+            return self._segment_whole(resized, target, latency_ms)
+        except UserError:
+            # Closed by another thread meanwhile: the network's refusal would be blamed on the image.
+            self._check_open()
+            raise
 
     def _segment_whole(self, resized: Image, target: Size, latency_ms: dict[str, float]) -> Mask:
         with timed(latency_ms, "preprocess"):
@@ -251,35 +259,21 @@ class Segmenter:
     @property
     def _logits_network(self) -> LogitsNetwork:
         with self._lock:
+            self._check_open()
             if self._logits is None:
-                path = self.artifact.model(LOGITS, self._file_precision)
-                self._logits = LogitsNetwork(self._open(path), path, self.preprocess, len(self.classes))
+                self._logits = self._opened(LOGITS, LogitsNetwork)
             return self._logits
 
-    def _open(self, path: Path) -> Runtime:
+    def _opened(self, head: str, kind: type[Network]) -> Network:
         runtime, threads, allow_fallback = self._choice
         # Before any runtime sees the file: what it asks for is not the runtime's to refuse.
-        check_metadata(path, check_network_file(path), self.artifact.manifest)
-        return open_runtime(path, runtime, threads, allow_fallback=allow_fallback)
+        path = network_file(self.artifact, head, self._file_precision)
+        with ExitStack() as undo:
+            opened = undo.enter_context(open_runtime(path, runtime, threads, allow_fallback=allow_fallback))
+            network = kind(opened, path, self.preprocess, len(self.classes))
+            undo.pop_all()
+        return network
 
-
-def _fixed_size(
-    preprocess: Preprocess, static: tuple[int | None, ...], path: Path
-) -> tuple[int | None, int | None] | None:
-    """Height and width that every image is brought to; None where each image keeps its own.
-
-    Raises:
-        ArtifactError: when the preprocessing and the network's static input disagree.
-    """
-    seen, maker = preprocess.size, "the preprocessing makes"
-    if preprocess.window is not None:
-        seen, maker = preprocess.window.size, "the preprocessing has windows of"
-    if seen is None:
-        return (static[0], static[1]) if any(static) else None
-    if any(given not in (None, wanted) for given, wanted in zip(static, seen, strict=True)):
-        raise ArtifactError(
-            f"{path} takes images of {static[0]}x{static[1]} and {maker} {seen[0]}x{seen[1]}",
-            expected="the same size",
-            remedy="export the run again",
-        )
-    return preprocess.size
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("the segmenter is closed", remedy="load it again before using it")

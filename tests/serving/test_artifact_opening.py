@@ -14,8 +14,8 @@ from dropclass_deploy.serving.artifact import open_artifact
 def test_opens_what_export_writes(tmp_path: Path) -> None:
     artifact = open_artifact(write_artifact(tmp_path / "a"))
     assert (artifact.classes, artifact.preprocess, artifact.folder) == (CLASSES, PLAIN, tmp_path / "a")
-    assert artifact.mask_model.is_file()
-    assert artifact.logits_model.is_file()
+    assert artifact.model("dense").is_file()
+    assert artifact.model("logits").is_file()
 
 
 def test_string_path_is_taken(tmp_path: Path) -> None:

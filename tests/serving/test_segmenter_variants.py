@@ -208,7 +208,7 @@ def test_variants_are_those_of_the_manifest(tmp_path: Path) -> None:
     artifact = open_artifact(with_variants(tmp_path / "a"))
     assert artifact.variants() == (("dense", "fp32"), ("sparse", "fp32"), ("dense", "fp16"), ("dense", "int8"))
     assert artifact.model("logits", "int8") == tmp_path / "a/models/model.int8.onnx"
-    assert (artifact.model(), artifact.model("logits")) == (artifact.mask_model, artifact.logits_model)
+    assert artifact.model() == tmp_path / "a/models/model.mask.onnx"
 
 
 def test_a_variant_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def rehash(folder: Path, **changes: object) -> Path:
 def test_no_class_name_can_break_the_configuration(artifact: Path, tmp_path: Path) -> None:
     names = ('a "b" } } name: "other', "back\\slash", "Fußgänger 行人", "\\n'#")
     hostile = shutil.copytree(artifact, tmp_path / "street")
+    save_mask(hostile / "models/model.mask.onnx", conv_weights())  # one that says nothing of its classes
     rehash(hostile, classes=ClassTable(names=names))
     repository = emit_triton(hostile, tmp_path / "out")
     config = config_of(repository, "street")
@@ -166,7 +167,7 @@ def test_names_that_are_refused(artifact: Path, tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp16"}, r"has no models/model\.fp16\.mask\.onnx.*exported: fp32"),
+        ({"precision": "fp16"}, r"has no models/model\.fp16\.mask\.onnx.*one of .*models/model\.mask\.onnx"),
         ({"precision": "fp8"}, "no precision 'fp8'"),
         ({"preferred_batch_sizes": (4, 9)}, r"preferred batch size 9.*1 to 8"),
         ({"max_batch_size": 0}, "a batch of 0"),

@@ -10,12 +10,13 @@ from typing import Any
 
 from dropclass_deploy.core.errors import ArtifactError, DropclassError, UserError
 from dropclass_deploy.core.files import atomic_path
-from dropclass_deploy.core.model_files import DENSE, PRECISIONS, model_file
+from dropclass_deploy.core.model_files import DENSE, model_file
 from dropclass_deploy.core.progress import Reporter, Silent
 from dropclass_deploy.export.engines.network import Definition, check_mask_io, parse_network
 from dropclass_deploy.export.engines.options import EngineOptions, resolve_profile
-from dropclass_deploy.serving.artifact import Artifact, open_artifact
+from dropclass_deploy.serving.artifact import open_artifact
 from dropclass_deploy.serving.evidence import check_writable, write_evidence
+from dropclass_deploy.serving.network_file import network_file
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
 from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Cuda
@@ -71,12 +72,12 @@ def build_engine(
 
     Raises:
         UserError: for a mistake in the options, or a folder that cannot be written.
-        ArtifactError: when the artifact lacks the file, or TensorRT cannot take it.
+        ArtifactError: when the artifact lacks the file, or serving or TensorRT cannot take it.
         MissingExtraError: when TensorRT is not installed.
     """
     options, reporter = options or EngineOptions(), reporter or Silent()
     opened = open_artifact(artifact)
-    network, name = _network(opened, options.precision)
+    network, name = network_file(opened, DENSE, options.precision), model_file(DENSE, options.precision)
     library = import_tensorrt(options.library, ahead_of_time=bool(options.compute_capabilities))
     declared = read_graph_io(network)
     profile = resolve_profile(check_mask_io(network, declared), options)
@@ -102,19 +103,6 @@ def build_engine(
     reporter.note(f"{', '.join(map(str, definition.inputs))} → {', '.join(map(str, definition.outputs))}")
     with reporter.phase(f"building {plan.name}"):
         return _build(plan, definition, request, declared.metadata)
-
-
-def _network(artifact: Artifact, precision: str) -> tuple[Path, str]:
-    """The dense mask file of a precision, one whose hash is in the manifest."""
-    name = model_file(DENSE, precision)
-    if name not in artifact.manifest.files:
-        there = [kind for kind in PRECISIONS if model_file(DENSE, kind) in artifact.manifest.files]
-        raise ArtifactError(
-            f"{artifact.folder} has no {name}",
-            expected=f"a precision that was exported: {', '.join(there)}",
-            remedy=f"export it with --precision {precision}, or choose another",
-        )
-    return artifact.folder / name, name
 
 
 def _checked_precision(network: Path, asked: str) -> str:

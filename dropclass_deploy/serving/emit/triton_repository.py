@@ -13,12 +13,14 @@ import numpy as np
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
 from dropclass_deploy.core.files import write_bytes, write_text
-from dropclass_deploy.core.model_files import DENSE, PRECISIONS, model_file
+from dropclass_deploy.core.model_files import DENSE, model_file
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.emit.emission import emission
 from dropclass_deploy.serving.emit.triton_config import Batching, config_text
+from dropclass_deploy.serving.network_file import network_file
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO, read_graph_io
+from dropclass_deploy.serving.runtimes.onnx_file.graph_safety import check_network_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SAMPLE = "sample/image.png"
@@ -90,12 +92,12 @@ def emit_triton(artifact: str | Path, output: str | Path, options: TritonOptions
 
     Raises:
         UserError: when the name is none that a URL can carry, or the output may not be replaced.
-        ArtifactError: when the artifact is not whole or has no file of this precision.
+        ArtifactError: when the artifact is not whole, has no file of this precision, or one that serving refuses.
     """
     options, output = options or TritonOptions(), Path(output)
     opened = open_artifact(artifact)
     name = _checked_name(options.name or opened.folder.resolve().name)
-    source = _network(opened, options.precision)
+    source = network_file(opened, DENSE, options.precision)
     io = _checked_io(source, read_graph_io(source))
     batching = None
     if io.inputs[0].shape[0] is None:
@@ -117,7 +119,8 @@ def emit_triton(artifact: str | Path, output: str | Path, options: TritonOptions
         write_text(model / LABELS, "".join(" ".join(label.split()) + "\n" for label in opened.classes.names))
         write_bytes(model / "warmup" / WARM_UP, image.tobytes())
         (model / "1").mkdir()
-        shutil.copyfile(source, model / "1" / "model.onnx")
+        shipped = Path(shutil.copyfile(source, model / "1" / "model.onnx"))
+        check_network_file(shipped, _digest(opened, source))
         write_text(folder / "README.md", _readme(name, opened, io, gpus=bool(options.gpus)))
     return output
 
@@ -130,18 +133,6 @@ def _checked_name(name: str) -> str:
             remedy="give another with --name",
         )
     return name
-
-
-def _network(artifact: Artifact, precision: str) -> Path:
-    name = model_file(DENSE, precision)
-    if name not in artifact.manifest.files:
-        there = [kind for kind in PRECISIONS if model_file(DENSE, kind) in artifact.manifest.files]
-        raise ArtifactError(
-            f"{artifact.folder} has no {name}",
-            expected=f"a precision that was exported: {', '.join(there)}",
-            remedy=f"export it with --precision {precision}, or choose another",
-        )
-    return artifact.folder / name
 
 
 def _checked_io(path: Path, io: GraphIO) -> GraphIO:

@@ -7,6 +7,7 @@ Field numbers are those of ``onnx.proto`` (ONNX IR specification).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,19 +58,25 @@ class _Walk:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def check_network_file(path: Path) -> dict[str, str]:
+def check_network_file(path: Path, sha256: str | None = None) -> dict[str, str]:
     """Refuse a network file that is more, or less, than one self-contained ONNX model.
+
+    Args:
+        path: of the file; read once.
+        sha256: of the bytes that it had when its artifact was opened; None where nobody knows them.
 
     Returns:
         Its ``metadata_props``.
 
     Raises:
-        ArtifactError: when it is no regular file, no ONNX model, stores tensors elsewhere, uses operators that need a
-            library of their own, or names a key of its metadata twice.
+        ArtifactError: when it is no regular file, has other bytes, is no ONNX model, stores tensors elsewhere, uses
+            operators that need a library of their own, or names a key of its metadata twice.
     """
     walk = _Walk()
     try:
-        _enter(walk, "model", memoryview(read_regular(path, MAX_BYTES)), 0)
+        content = read_regular(path, MAX_BYTES)
+        _check_bytes(path, content, sha256)
+        _enter(walk, "model", memoryview(content), 0)
         _judge(walk)
     except _UnsafeGraphError as error:
         raise ArtifactError(
@@ -83,6 +90,15 @@ def check_network_file(path: Path) -> dict[str, str]:
         )
         raise ArtifactError(f"{path} cannot be read as an ONNX model: {reason}", expected="an ONNX file") from error
     return walk.metadata
+
+
+def _check_bytes(path: Path, content: bytes, sha256: str | None) -> None:
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ArtifactError(
+            f"{path} has changed since the artifact was opened (sha256)",
+            expected="the file that its manifest names",
+            remedy="open the artifact again; a server: restart it",
+        )
 
 
 def _judge(walk: _Walk) -> None:
