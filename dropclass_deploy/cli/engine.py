@@ -11,6 +11,7 @@ from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
 from dropclass_deploy.cli.options import Artifact, Json
 from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.core.model_files import model_file
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_choice import trust_engine
 
 
 def register(app: typer.Typer) -> None:
@@ -44,9 +45,22 @@ def engine(
     evidence: Annotated[
         Path | None, typer.Option("--evidence", help="Folder for engines/; default in the artifact.")
     ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust", metavar="PLAN", help="Build nothing: run this plan from elsewhere as your own; it is code."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT engine from an artifact's ONNX file, also for a GPU that is not in this machine."""
+    if trust is not None:
+        record = trust_engine(artifact, trust)
+        if as_json:
+            print_json({"plan": str(trust), "trusted": True} | record.model_dump(mode="json", exclude={"metadata"}))
+        else:
+            print_line(f"engine: {trust} is trusted on this machine")
+        return
     with torch_room("export"):
         from dropclass_deploy.export.engines import EngineOptions, build_engine
         from dropclass_deploy.export.engines.options import make_profile, parse_size
@@ -67,7 +81,7 @@ def engine(
         return
     request = result.record.request
     chips = ", ".join(request.compute_capabilities) or "the library's own set"
-    print_line(f"  {request.library} {request.library_version}  {request.precision}  for {chips}")
+    print_line(f"  {request.library} {request.library_version}  {request.arithmetic}  for {chips}")
     print_line(
         f"  {result.size_mib:.1f} MiB, built in {result.record.build_s:.1f} s" + (", reused" if result.reused else "")
     )

@@ -73,14 +73,19 @@ class Artifact:
         Raises:
             ArtifactError: when it is a link: what is written there would land wherever the link points.
         """
-        folder = self.folder / EVIDENCE
-        if folder.is_symlink():
-            raise ArtifactError(
-                f"{folder} is a link",
-                expected="a folder of the artifact itself",
-                remedy="remove the link, or name another place (--evidence of verify, -o of bench)",
-            )
-        return folder
+        return evidence_folder(self.folder)
+
+
+def evidence_folder(artifact: Path) -> Path:
+    """``evidence/`` of an artifact's folder. Raises ArtifactError when it is a link, see ``Artifact.evidence``."""
+    folder = artifact / EVIDENCE
+    if folder.is_symlink():
+        raise ArtifactError(
+            f"{folder} is a link",
+            expected="a folder of the artifact itself",
+            remedy="remove the link, or name another place (--evidence of verify, -o of bench)",
+        )
+    return folder
 
 
 def open_artifact(path: str | Path) -> Artifact:

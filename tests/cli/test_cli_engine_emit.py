@@ -13,7 +13,7 @@ rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which buil
 grpc = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient[grpc], which has Triton's schema")
 
 Command = Callable[..., Any]
-PLAN = "engines/fp32.tensorrt-rtx.sm86-sm89.plan"
+PLAN = "engines/fp32.tensorrt-rtx.sm86-sm89.1x32x32-1x32x48-4x64x64.plan"
 
 
 def test_engine_is_built_then_found(dropclass: Command, artifact: Path, tmp_path: Path) -> None:
@@ -29,6 +29,19 @@ def test_engine_is_built_then_found(dropclass: Command, artifact: Path, tmp_path
     assert "reused" in again.out
     assert f"verify --reference {artifact}/models/model.mask.onnx --candidate {tmp_path / PLAN}" in again.out
     assert not (artifact / "evidence/engines").exists()
+
+
+def test_a_plan_from_elsewhere_is_taken_in_by_name(
+    dropclass: Command, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--evidence", tmp_path, "--compute-capability", "8.9", "--shape", "1x32x48"]
+    plan = dropclass("engine", artifact, *options, "--json").json["plan"]
+    monkeypatch.setenv("DROPCLASS_CACHE", str(tmp_path / "another machine"))
+    assert dropclass("engine", artifact, "--trust", plan).out == f"engine: {plan} is trusted on this machine\n"
+    assert dropclass("engine", artifact, *options, "--json").json["reused"] is True
+    assert dropclass("engine", artifact, "--trust", plan, "--json").json["trusted"] is True
+    Path(plan).write_bytes(b"other")
+    assert "not the plan that was built" in dropclass("engine", artifact, "--trust", plan).mistake()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +27,12 @@ from dropclass_deploy.export.engines.network import parse_network
 from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
-from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Profile, read_record, record_path
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Profile, plan_name, read_record, record_path
 from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Library, import_tensorrt
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
 
-SHAPE = (2, 24, 32)
+SHAPE, ONE = (2, 24, 32), (1, 24, 32)
 NAMES = ("sky", "road", "tree", "cyclist")
 
 
@@ -56,7 +57,7 @@ def test_the_plan_is_the_librarys_own_bytes_and_the_sidecar_tells_of_them(
     plan = built.plan.read_bytes()
     network = dynamic_artifact / "models/model.mask.onnx"
     content = json.loads(built.plan.with_name(built.plan.name + ".json").read_text())
-    assert built.plan.name == "fp32.tensorrt-rtx.sm89.plan"
+    assert built.plan.name == "fp32.tensorrt-rtx.sm89.1x24x32-2x24x32-2x24x32.plan"
     assert built.plan.parent.name == "engines"
     assert plan[:4] == b"vtrt", "TensorRT-RTX's own magic number comes first"
     assert content["plan_sha256"] == hashlib.sha256(plan).hexdigest()
@@ -107,7 +108,7 @@ def test_the_network_is_typed_as_the_file_is(dynamic_artifact: Path, library: Li
 def test_several_gpus_and_a_profile_of_three_shapes(dynamic_artifact: Path, tmp_path: Path) -> None:
     profile = Profile(min=(1, 16, 16), opt=(2, 24, 32), max=(4, 48, 64))
     result = build(dynamic_artifact, tmp_path, compute_capabilities=("12.0", "8.6"), profile=profile, workspace_mib=64)
-    assert result.plan.name == "fp32.tensorrt-rtx.sm86-sm120.plan"
+    assert result.plan.name == "fp32.tensorrt-rtx.sm86-sm120.1x16x16-2x24x32-4x48x64.ws64.plan"
     assert read_record(result.plan).request.profile == profile
 
 
@@ -186,6 +187,21 @@ def test_everything_equal_is_reused(built: EngineResult, dynamic_artifact: Path)
     assert (built.plan.stat().st_mtime_ns, built.plan.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
+def test_an_engine_of_another_kind_takes_no_others_place(built: EngineResult) -> None:
+    """Names by hand; the kinds differ in one thing each."""
+    kinds = {
+        "fp32.tensorrt-rtx.sm89.1x24x32-2x24x32-2x24x32.plan": {},
+        "fp32-tf32.tensorrt-rtx.sm89.1x24x32-2x24x32-2x24x32.plan": {"tf32": True},
+        "fp32.tensorrt-rtx.sm89.1x24x32-2x24x32-2x24x32.ws8.plan": {"workspace_mib": 8},
+        "fp32.tensorrt-rtx.sm89.1x24x32-1x24x32-2x24x32.plan": {"profile": Profile(min=ONE, opt=ONE, max=SHAPE)},
+        "fp32.tensorrt-rtx.sm89.1x24x32.plan": {"profile": Profile(min=ONE, opt=ONE, max=ONE)},
+        "fp32.tensorrt-rtx.any.1x24x32-2x24x32-2x24x32.plan": {"compute_capabilities": ()},
+        "fp32.tensorrt-rtx.sm89.plan": {"profile": None},
+    }
+    for name, changes in kinds.items():
+        assert plan_name("fp32", built.record.request.model_copy(update=changes)) == name
+
+
 def flip_byte(plan: Path) -> None:
     content = bytearray(plan.read_bytes())
     content[len(content) // 2] ^= 1
@@ -203,6 +219,13 @@ def edit_request(plan: Path, **changes: object) -> None:
     path.write_text(json.dumps(content))
 
 
+def forge_both(plan: Path) -> None:
+    """Another plan under a sidecar that vouches for it."""
+    flip_byte(plan)
+    content = json.loads(record_path(plan).read_text())
+    record_path(plan).write_text(json.dumps(content | {"plan_sha256": hashlib.sha256(plan.read_bytes()).hexdigest()}))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -216,6 +239,10 @@ def edit_request(plan: Path, **changes: object) -> None:
         lambda plan: edit_request(plan, tf32=True),
         lambda plan: edit_request(plan, profile=None),
         lambda plan: edit_request(plan, forged="yes"),
+        lambda plan: record_path(plan).unlink() or os.mkfifo(record_path(plan)),
+        lambda plan: plan.unlink() or os.mkfifo(plan),
+        lambda plan: plan.unlink() or plan.symlink_to("/dev/zero"),
+        lambda plan: forge_both(plan),
     ],
 )
 def test_anything_else_is_rebuilt(built: EngineResult, dynamic_artifact: Path, tmp_path: Path, spoil) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,11 @@ from dropclass_deploy.serving import Segmenter, verify
 from dropclass_deploy.serving.runtimes import open_runtime
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
+from dropclass_deploy.serving.runtimes.tensorrt_native.built_here import remember
 from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Buffer, Cuda
 from dropclass_deploy.serving.runtimes.tensorrt_native.engine_choice import choose_engine
 from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import (
     LARGEST_SIDECAR,
-    plan_name,
     read_record,
     record_path,
 )
@@ -33,7 +35,7 @@ from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_engine import Te
 from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import import_tensorrt
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
-NAME = "evidence/engines/fp32.tensorrt-rtx.sm89.plan"
+NAME = "evidence/engines/fp32.tensorrt-rtx.sm89.1x24x32-2x24x32-2x24x32.plan"
 NETWORK = "models/model.mask.onnx"
 
 
@@ -90,13 +92,42 @@ def flip(plan: Path) -> None:
     plan.write_bytes(content)
 
 
+def instead(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def forge(plan: Path) -> None:
+    """What a foreign artifact may bring: a plan of its own, and a sidecar that vouches for it."""
+    flip(plan)
+    content = json.loads(record_path(plan).read_text())
+    record_path(plan).write_text(json.dumps(content | {"plan_sha256": sha256_of(plan)}))
+
+
 REFUSALS = {
     "changed": (flip, r"not the plan that was built \(sha256\)"),
     "truncated": (lambda plan: plan.write_bytes(plan.read_bytes()[:1000]), r"not the plan that was built \(sha256\)"),
     "empty": (lambda plan: plan.write_bytes(b""), r"not the plan that was built \(sha256\)"),
-    "no sidecar": (lambda plan: record_path(plan).unlink(), r"has no sidecar fp32\.tensorrt-rtx\.sm89\.plan\.json"),
+    "no sidecar": (
+        lambda plan: record_path(plan).unlink(),
+        r"has no sidecar fp32\.tensorrt-rtx\.sm89\.\S+\.plan\.json",
+    ),
     "broken sidecar": (lambda plan: record_path(plan).write_text("{"), "cannot be read as an engine's sidecar"),
-    "huge sidecar": (lambda plan: record_path(plan).write_bytes(b" " * (LARGEST_SIDECAR + 1)), "larger than 1 MiB"),
+    "huge sidecar": (
+        lambda plan: record_path(plan).write_bytes(b" " * (LARGEST_SIDECAR + 1)),
+        "more than the 1 MiB allowed",
+    ),
+    "FIFO as sidecar": (lambda plan: instead(record_path(plan), os.mkfifo), "sidecar: it is no regular file"),
+    "linked sidecar": (
+        lambda plan: instead(record_path(plan), lambda path: path.symlink_to("/dev/zero")),
+        "sidecar: it is a link",
+    ),
+    "FIFO as plan": (lambda plan: instead(plan, os.mkfifo), "cannot be read: it is no regular file"),
+    "linked plan": (
+        lambda plan: instead(plan, lambda path: path.symlink_to("/dev/zero")),
+        "cannot be read: it is a link",
+    ),
+    "forged plan and sidecar": (lambda plan: forge(plan), "was not built by you on this machine"),
     "forged field": (lambda plan: edit_request(plan, trusted=True), "cannot be read as an engine's sidecar"),
     "forged hash": (lambda plan: edit_request(plan, onnx_sha256="1" * 64), "was built from another models/model"),
     "other version": (
@@ -167,10 +198,11 @@ def test_files_that_get_no_engine(artifact: Path) -> None:
 
 
 def test_the_plan_for_this_gpu_is_taken(artifact: Path) -> None:
-    other = artifact / "evidence/engines" / plan_name("fp32", "tensorrt-rtx", ("12.0",))
+    other = artifact / "evidence/engines" / "fp32.tensorrt-rtx.sm120.plan"
     shutil.copy(artifact / NAME, other)
     shutil.copy(record_path(artifact / NAME), record_path(other))
     edit_request(other, compute_capabilities=["12.0"])
+    assert remember(read_record(other))
     for capability in ("8.9", "12.0"):
         found = choose_engine(artifact / NETWORK, capability=capability)
         assert found.record.request.compute_capabilities == (capability,)
@@ -252,6 +284,14 @@ def test_the_gate_holds_a_plan_against_its_network(built: Path, artifact: Path, 
     assert report.to_json()["provider"] == "tensorrt-rtx"
     assert report.verdict == "fail"
     assert report.to_json()["pixel_disagreement"] > 0.1
+    assert not any("not built from" in note for note in report.to_json()["notes"])
+    other = write_artifact(artifact.parent / "other", weights=conv_weights(seed=5)) / NETWORK
+    (note,) = [
+        note
+        for note in verify(data=dataset, reference=other, candidate=artifact / NAME).to_json()["notes"]
+        if "not built from" in note
+    ]
+    assert sha256_of(artifact / NETWORK)[:12] in note
     same = verify(data=dataset, reference=artifact / NAME, candidate=artifact / NAME)
     assert same.to_json()["pixel_disagreement"] == 0
     assert gpu.left() == 0
@@ -391,6 +431,7 @@ def test_a_plan_that_the_library_itself_cannot_load(artifact: Path, monkeypatch:
     (artifact / NAME).write_bytes(junk)
     content = json.loads(record_path(artifact / NAME).read_text())
     record_path(artifact / NAME).write_text(json.dumps(content | {"plan_sha256": hashlib.sha256(junk).hexdigest()}))
+    assert remember(read_record(artifact / NAME))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", HostCuda())
     with pytest.raises(ArtifactError, match=r"TensorRT cannot load the engine: .*[Ss]erialization") as caught:
         TensorRTEngine(artifact / NAME)

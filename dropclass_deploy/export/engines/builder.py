@@ -19,6 +19,7 @@ from dropclass_deploy.serving.evidence import check_writable, write_evidence
 from dropclass_deploy.serving.network_file import network_file
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
 from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
+from dropclass_deploy.serving.runtimes.tensorrt_native.built_here import TRUST, remember, was_built_here
 from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Cuda
 from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import (
     EngineRecord,
@@ -93,7 +94,7 @@ def build_engine(
         profile=profile,
     )
     folder = engines_folder(options.evidence or opened.evidence)
-    plan = folder / plan_name(options.precision, request.library, request.compute_capabilities)
+    plan = folder / plan_name(options.precision, request)
     found = _reusable(plan, request)
     if found is not None:
         reporter.note(f"{plan} is this engine already: nothing to build")
@@ -102,7 +103,10 @@ def build_engine(
     definition = parse_network(network, library, declared)
     reporter.note(f"{', '.join(map(str, definition.inputs))} → {', '.join(map(str, definition.outputs))}")
     with reporter.phase(f"building {plan.name}"):
-        return _build(plan, definition, request, declared.metadata)
+        result = _build(plan, definition, request, declared.metadata)
+    if not remember(result.record):
+        reporter.note(f"no cache folder of your own to remember the build in: {TRUST}")
+    return result
 
 
 def _checked_precision(network: Path, asked: str) -> str:
@@ -132,7 +136,8 @@ def _capabilities(library: Library, asked: tuple[str, ...]) -> tuple[str, ...]:
 def _reusable(plan: Path, request: EngineRequest) -> EngineRecord | None:
     try:
         record = read_record(plan)
-        return record if record.request == request and read_plan(plan, record) else None
+        fits = record.request == request and was_built_here(record)
+        return record if fits and read_plan(plan, record) else None
     except ArtifactError:
         return None
 

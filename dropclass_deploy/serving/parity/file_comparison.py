@@ -17,6 +17,7 @@ from dropclass_deploy.serving.parity.report import Facts
 from dropclass_deploy.serving.parity.rule import NON_INFERIORITY, STRICT
 from dropclass_deploy.serving.runtimes import Runtime
 from dropclass_deploy.serving.runtimes.base import fallback_problem
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import PLAN, read_record
 from dropclass_deploy.serving.versions import library_versions
 
 DIGITS = 12
@@ -62,7 +63,21 @@ def file_comparison(
         for runtime, title, preprocess in zip(runtimes, titles, used, strict=True)
     ]
     problems = (*filter(None, map(fallback_problem, runtimes)), *_conflict(found, titles, options.preprocess))
+    notes = (*notes, *_built_from_another(paths))
     return Comparison(sides[0], sides[1], classes, STRICT if strict else NON_INFERIORITY, problems, notes, facts)
+
+
+def _built_from_another(paths: tuple[Path, Path]) -> tuple[str, ...]:
+    """One sentence when the candidate is an engine of another file than the reference (float16, say)."""
+    reference, candidate = paths
+    if candidate.suffix != PLAN or reference.suffix == PLAN:
+        return ()
+    request = read_record(candidate).request
+    if request.onnx_sha256 == sha256_of(reference):
+        return ()
+    return (
+        f"{candidate.name} was not built from {reference.name} but from {request.onnx} {request.onnx_sha256[:DIGITS]}",
+    )
 
 
 def _titles(paths: tuple[Path, Path]) -> tuple[str, str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError
 from dropclass_deploy.core.files import sha256_of
-from dropclass_deploy.core.manifest import EVIDENCE, MANIFEST, read_manifest
+from dropclass_deploy.core.manifest import MANIFEST, read_manifest
+from dropclass_deploy.serving.artifact import evidence_folder
+from dropclass_deploy.serving.runtimes.tensorrt_native.built_here import TRUST, check_built_here, remember
 from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import (
     PLAN,
     EngineRecord,
@@ -38,14 +40,14 @@ def choose_engine(path: Path, library: str = AUTO, capability: str | None = None
 
     Raises:
         ArtifactError: without a plan, or when the plan, its sidecar, the ONNX file, the library and the GPU do not belong
-            together.
+            together, or when this user did not build it here.
         MissingExtraError: when the library that built the plan is not installed.
     """
     wanted = _Here(library, capability)
     if path.suffix == PLAN:
         return _checked(path, network=_network_of(path), here=wanted)
     _check_network(path)
-    folder = engines_folder(path.parent.parent / EVIDENCE)
+    folder = engines_folder(evidence_folder(path.parent.parent))
     refusals: list[UserError] = []
     for plan in sorted(folder.glob(f"*{PLAN}")):
         try:
@@ -60,7 +62,10 @@ def choose_engine(path: Path, library: str = AUTO, capability: str | None = None
     raise ArtifactError(
         f"there is no engine to run for {path}: {reason}",
         expected="a plan built from this file, for this GPU, by the installed version of TensorRT",
-        remedy=f"build one: dropclass engine {path.parent.parent}",
+        remedy=next(
+            (error.remedy for error in refusals if error.remedy == TRUST),
+            f"build one: dropclass engine {path.parent.parent}",
+        ),
     )
 
 
@@ -91,7 +96,12 @@ def _network_of(plan: Path) -> Path | None:
     artifact = plan.absolute().parent.parent.parent
     if not (artifact / MANIFEST).is_file():
         return None
-    name = read_record(plan).request.onnx
+    return _named(artifact, plan, read_record(plan))
+
+
+def _named(artifact: Path, plan: Path, record: EngineRecord) -> Path:
+    """The network file of the artifact that a sidecar names."""
+    name = record.request.onnx
     if name not in read_manifest(artifact).files or not (artifact / name).is_file():
         raise ArtifactError(f"{plan} was built from {name!r}, which {artifact} does not have", remedy=_REMEDY)
     return artifact / name
@@ -119,7 +129,31 @@ def _checked(plan: Path, *, network: Path | None, here: _Here) -> Engine:
             expected="the same version: a plan is read by no other",
             remedy=_REMEDY,
         )
+    check_built_here(plan, record)
     return Engine(content, record, library)
+
+
+def trust_engine(artifact: Path, plan: Path) -> EngineRecord:
+    """Take in a plan that was built elsewhere: from now on it is run as if it had been built here.
+
+    A plan is code. Only its bytes and the network that it names are checked; whether its maker is to be trusted is the
+    caller's to know.
+
+    Raises:
+        ArtifactError: when plan, sidecar and a network of the artifact do not belong together. UserError: when there is
+            no cache folder to keep the mark in.
+    """
+    record = read_record(plan)
+    if sha256_of(_named(artifact, plan, record)) != record.request.onnx_sha256:
+        raise ArtifactError(f"{plan.name} was built from another {record.request.onnx}", remedy=_REMEDY)
+    read_plan(plan, record)
+    if not remember(record):
+        raise UserError(
+            f"nothing can be kept of {plan.name}",
+            expected="a cache folder that is yours and that nobody else can write to",
+            remedy="set DROPCLASS_CACHE to one",
+        )
+    return record
 
 
 _REMEDY = "build it again: dropclass engine ARTIFACT"

@@ -14,12 +14,15 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.core.manifest import first_problem
+from dropclass_deploy.core.regular_files import MIB, RefusedFileError, read_json, read_regular
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 
 ENGINES = "engines"
 PLAN = ".plan"
 SIDECAR = ".json"
-LARGEST_SIDECAR = 2**20
+LARGEST_SIDECAR = MIB
+LARGEST_PLAN = 4096 * MIB
+"""Twice the largest ONNX file."""
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -87,6 +90,11 @@ class EngineRequest(_Frozen):
     workspace_mib: int | None = None
     profile: Profile | None = None
 
+    @property
+    def arithmetic(self) -> str:
+        """The precision that really computes: the graph's, and "+tf32" where float32 may be rounded to that."""
+        return self.precision + ("+tf32" if self.tf32 else "")
+
 
 class EngineRecord(_Frozen):
     """The sidecar.
@@ -111,14 +119,31 @@ class EngineRecord(_Frozen):
 
 
 def engines_folder(evidence: Path) -> Path:
-    """Where plans lie below an evidence folder."""
-    return evidence / ENGINES
+    """Where plans lie below an evidence folder. Raises ArtifactError when it is a link."""
+    folder = evidence / ENGINES
+    if folder.is_symlink():
+        raise ArtifactError(f"{folder} is a link", expected="a folder of its own", remedy="remove the link")
+    return folder
 
 
-def plan_name(precision: str, library: Flavour, compute_capabilities: tuple[str, ...]) -> str:
-    """File name of a plan: ``fp16.tensorrt-rtx.sm86-sm89.plan``."""
-    chips = "-".join(f"sm{capability.replace('.', '')}" for capability in compute_capabilities) or "any"
-    return f"{precision}.{library}.{chips}{PLAN}"
+def plan_name(precision: str, request: EngineRequest) -> str:
+    """File name of a plan: ``fp16.tensorrt-rtx.sm86-sm89.1x24x32-2x24x32-2x24x32.plan``.
+
+    What is asked of the library is in it, so that an engine never takes the place of another: TF32 behind the precision,
+    the profile (smallest, best and largest shape, or one where they are equal), the workspace limit as ``ws64`` MiB.
+
+    Args:
+        precision: of the network file, one of ``core.model_files.PRECISIONS``.
+        request: what is built.
+    """
+    chips = "-".join(f"sm{capability.replace('.', '')}" for capability in request.compute_capabilities) or "any"
+    parts = [precision + ("-tf32" if request.tf32 else ""), request.library, chips]
+    if (profile := request.profile) is not None:
+        ends = ["x".join(map(str, size)) for size in (profile.min, profile.opt, profile.max)]
+        parts.append("-".join(ends) if len(set(ends)) > 1 else ends[0])
+    if request.workspace_mib is not None:
+        parts.append(f"ws{request.workspace_mib}")
+    return ".".join(parts) + PLAN
 
 
 def record_path(plan: Path) -> Path:
@@ -134,29 +159,27 @@ def read_record(plan: Path) -> EngineRecord:
     """
     path = record_path(plan)
     try:
-        if path.stat().st_size > LARGEST_SIDECAR:
-            raise _broken(path, f"it is larger than {LARGEST_SIDECAR // 2**20} MiB")
-        return EngineRecord.model_validate_json(path.read_bytes())
+        return EngineRecord.model_validate_json(read_json(path, LARGEST_SIDECAR))
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{plan} has no sidecar {path.name}",
             expected="a plan and the sidecar that was written with it",
             remedy="build it again: dropclass engine ARTIFACT",
         ) from error
-    except (ValidationError, OSError) as error:
-        raise _broken(path, first_problem(error) if isinstance(error, ValidationError) else str(error)) from error
+    except (ValidationError, RefusedFileError, OSError) as error:
+        raise _broken(path, first_problem(error) if isinstance(error, ValidationError) else _told(error)) from error
 
 
 def read_plan(plan: Path, record: EngineRecord) -> bytes:
     """The bytes of a plan, once they are the ones that were built; hash and use the same bytes, read once.
 
     Raises:
-        ArtifactError: when the file is missing, cut short or changed.
+        ArtifactError: when the file is missing, no regular one, cut short or changed.
     """
     try:
-        content = plan.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{plan} cannot be read: {error.strerror}", remedy=_REBUILD) from error
+        content = read_regular(plan, LARGEST_PLAN)
+    except (RefusedFileError, OSError) as error:
+        raise ArtifactError(f"{plan} cannot be read: {_told(error)}", remedy=_REBUILD) from error
     if hashlib.sha256(content).hexdigest() != record.plan_sha256:
         raise ArtifactError(
             f"{plan} is not the plan that was built (sha256)", expected="the bytes its sidecar names", remedy=_REBUILD
@@ -165,6 +188,10 @@ def read_plan(plan: Path, record: EngineRecord) -> bytes:
 
 
 _REBUILD = "build it again: dropclass engine ARTIFACT"
+
+
+def _told(error: RefusedFileError | OSError) -> str:
+    return f"it {error}" if isinstance(error, RefusedFileError) else error.strerror or str(error)
 
 
 def _broken(path: Path, reason: str) -> ArtifactError:

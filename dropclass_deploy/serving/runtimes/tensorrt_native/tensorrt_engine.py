@@ -21,7 +21,7 @@ class TensorRTEngine:
     """One plan on the first GPU; see ``base.Runtime`` for what the attributes mean.
 
     An engine cannot fall back to anything: ``provider`` is the library that runs it. ``precision`` and ``metadata`` are
-    those of the ONNX file that it was built from. Calls from several threads take turns.
+    those of the ONNX file that it was built from, with "+tf32" where that was allowed. Calls from several threads take turns.
 
     Args:
         path: of a ``.plan``, or of an artifact's ONNX file (see ``engine_choice.choose_engine``).
@@ -43,7 +43,7 @@ class TensorRTEngine:
         self._profile = found.record.request.profile
         self.requested_provider: str = found.library.flavour
         self.provider: str = found.library.flavour
-        self.precision = found.record.request.precision
+        self.precision = found.record.request.arithmetic
         self.inputs = tuple(tensor.spec() for tensor in found.record.inputs)
         self.outputs = tuple(tensor.spec() for tensor in found.record.outputs)
         self.metadata = dict(found.record.metadata)
