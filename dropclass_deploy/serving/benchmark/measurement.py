@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
-from dropclass_deploy.core.regular_files import MIB
+from dropclass_deploy.core.regular_files import MIB, RefusedFileError, read_json
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.benchmark.contender import END_TO_END, Contender
 from dropclass_deploy.serving.benchmark.environment import load_average, read_environment
@@ -115,12 +115,11 @@ def _report_of(options: BenchOptions) -> str:
 def _parity(segmenter: Segmenter, file: str) -> tuple[str | None, str]:
     """The verdict that stands in the gate's report for exactly this mask file and engine, and a sentence about it."""
     artifact = segmenter.artifact
-    path = artifact.evidence / file
-    if not path.is_file():
-        return None, f"parity is not proved: there is no evidence/{file} (run: dropclass verify)"
     try:
-        found = _Parity.model_validate_json(path.read_bytes())
-    except ValidationError:
+        found = _Parity.model_validate_json(read_json(artifact.evidence / file, MAX_PARITY))
+    except FileNotFoundError:
+        return None, f"parity is not proved: there is no evidence/{file} (run: dropclass verify)"
+    except (ArtifactError, RefusedFileError, ValidationError, OSError):
         return None, f"parity is not proved: evidence/{file} cannot be read (run: dropclass verify)"
     if found.candidate_sha256 != artifact.manifest.files[segmenter.mask_file]:
         return None, f"parity is not proved: evidence/{file} speaks of another file (run: dropclass verify)"
