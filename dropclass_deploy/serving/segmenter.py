@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +108,8 @@ class Segmenter:
         Args:
             path: of the artifact.
             runtime: one of ``serving.runtimes.runtime_names()``. "auto", with nothing else named, takes what ``dropclass
-                auto`` found to be the fastest to pass the gate on such a machine, else float32 on ONNX Runtime.
+                auto`` found to be the fastest to pass the gate on such a machine, else (or where that cannot be run any
+                more) float32 on ONNX Runtime.
             threads: of one operator; None leaves the choice to the runtime.
             precision: of the network file, one of ``core.model_files.PRECISIONS``; default "fp32".
             head: of the mask network, "dense" (the default) or "sparse".
@@ -121,9 +122,17 @@ class Segmenter:
         """
         artifact = open_artifact(path)
         if runtime == AUTO and threads is None and precision is None and head is None:
-            chosen = stored_choice(artifact) or DEFAULT
-            runtime, threads, precision, head = chosen.runtime, chosen.threads, chosen.precision, chosen.head
+            return cls._chosen(artifact)
         return cls(artifact, runtime, threads, precision=precision or DEFAULT.precision, head=head or DEFAULT.head)
+
+    @classmethod
+    def _chosen(cls, artifact: Artifact) -> Self:
+        """With the stored choice, or the default where there is none or this machine cannot run it any more."""
+        found = stored_choice(artifact)
+        if found is not None:
+            with suppress(UserError):
+                return cls(artifact, found.runtime, found.threads, precision=found.precision, head=found.head)
+        return cls(artifact, DEFAULT.runtime, DEFAULT.threads, precision=DEFAULT.precision, head=DEFAULT.head)
 
     @property
     def classes(self) -> ClassTable:

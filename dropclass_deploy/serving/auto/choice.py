@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import platform
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.core.model_files import DENSE, HEADS, LOGITS, PRECISIONS, model_file
+from dropclass_deploy.core.regular_files import RefusedFileError, read_json
 from dropclass_deploy.serving.artifact import Artifact
-from dropclass_deploy.serving.benchmark.environment import cpu_model
+from dropclass_deploy.serving.auto.options import CPU_RUNTIMES, GPU_RUNTIMES
+from dropclass_deploy.serving.benchmark.environment import cpu_model, gpu_models
 from dropclass_deploy.serving.versions import library_versions
 
 AUTO_FILE = "auto.json"
 MAX_BYTES = 2**20
+MOST_THREADS = 1024
 
 
 class Configuration(BaseModel):
@@ -31,7 +35,7 @@ class Configuration(BaseModel):
     runtime: str = "onnxruntime"
     precision: str = "fp32"
     head: str = DENSE
-    threads: int | None = None
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
 
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -50,28 +54,30 @@ class _Chosen(BaseModel):
 
 
 def machine() -> dict[str, str | int | None]:
-    """What a choice depends on: processor, cores that may be used, and versions of the engines."""
+    """What a choice depends on: processor, cores that may be used, GPUs, and versions of the engines."""
     versions = library_versions(("openvino", "tensorrt", "tensorrt_rtx_cu13"))
     engines = {name: version for name, version in versions.items() if name not in ("python", "numpy", "pillow")}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu_model(), "architecture": platform.machine(), "cores": cores, **engines}
+    gpus = gpu_models()
+    return {"cpu": cpu_model(), "architecture": platform.machine(), "cores": cores, "gpus": gpus, **engines}
 
 
 def stored_choice(artifact: Artifact) -> Configuration | None:
     """The configuration that ``auto`` found for exactly this artifact on exactly such a machine; None without one.
 
-    A file from elsewhere, of other versions, or one that cannot be read is no choice: the default then runs.
+    A file from elsewhere, of other versions, or one that cannot be read is no choice: the default then runs. A GPU is
+    chosen only where the driver names the same one.
     """
-    path = artifact.evidence / AUTO_FILE
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
-            return None
-        found = _Chosen.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError, RecursionError):
+        found = _Chosen.model_validate_json(read_json(artifact.evidence / AUTO_FILE, MAX_BYTES))
+    except (OSError, ArtifactError, RefusedFileError, ValidationError):
         return None
     chosen = found.chosen
     if chosen.precision not in PRECISIONS or chosen.head not in HEADS or chosen.head == LOGITS:
         return None
+    here = machine()
+    if chosen.runtime not in CPU_RUNTIMES and not (chosen.runtime in GPU_RUNTIMES and here["gpus"]):
+        return None
     name = model_file(chosen.head, chosen.precision)
     same_file = artifact.manifest.files.get(name) == found.candidate_sha256
-    return chosen if same_file and found.machine == machine() else None
+    return chosen if same_file and found.machine == here else None

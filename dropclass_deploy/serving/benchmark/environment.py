@@ -10,6 +10,7 @@ from typing import Any
 from dropclass_deploy.serving.versions import library_versions
 
 CPUINFO = Path("/proc/cpuinfo")
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 def read_environment(threads: int | None) -> dict[str, Any]:
@@ -39,6 +40,18 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str | None:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
     return next(names, "") or platform.processor() or None
+
+
+def gpu_models(driver: Path = NVIDIA_GPUS) -> str | None:
+    """Names of the GPUs that NVIDIA's driver has, in the order of their bus addresses; None without any."""
+    names = []
+    for path in sorted(driver.glob("*/information")):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return ", ".join(names) or None
 
 
 def load_average() -> list[float] | None:
