@@ -399,12 +399,19 @@ def test_several_threads_get_their_own_masks(artifact: Path, gpu: HostCuda) -> N
 def test_wrong_input_is_one_line_that_says_what_is_expected(
     artifact: Path, gpu: HostCuda, feeds: dict[str, np.ndarray]
 ) -> None:
-    wanted = r"refused the input.*image uint8 \(\?, \?, \?, 3\) with \(N, H, W\) from \(1, 24, 32\) to \(2, 24, 32\)"
+    wanted = r"TensorRT refused the input: .*expected image uint8 \(\?, \?, \?, 3\)"
     with open_runtime(artifact / NETWORK, "tensorrt") as runtime:
         for use in (runtime.run, runtime.bind):
             with pytest.raises(UserError, match=wanted) as caught:
                 use(feeds)
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 32, 3), (1, 24, 33, 3), (0, 24, 32, 3)])
+def test_a_shape_outside_the_profile_names_its_ends(artifact: Path, gpu: HostCuda, shape: tuple[int, ...]) -> None:
+    wanted = r"outside the engine's profile.*with \(N, H, W\) from \(1, 24, 32\) to \(2, 24, 32\)"
+    with open_runtime(artifact / NETWORK, "tensorrt") as runtime, pytest.raises(UserError, match=wanted):
+        runtime.run({"image": np.zeros(shape, np.uint8)})
 
 
 def test_closed_runtime_refuses(artifact: Path, gpu: HostCuda) -> None:

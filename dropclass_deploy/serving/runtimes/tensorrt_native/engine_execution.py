@@ -14,32 +14,14 @@ from dropclass_deploy.serving.runtimes.tensorrt_native.engine_record import Prof
 from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Messages
 
 
-def check_feeds(inputs: tuple[TensorSpec, ...], profile: Profile | None, feeds: Feeds) -> None:
-    """Hold the feeds against what an engine takes, before anything reaches the device.
-
-    Raises:
-        UserError: for a missing or unknown name, another type or rank, or sizes outside the profile.
-    """
-    problem = _problem(inputs, profile, feeds)
-    if problem is not None:
-        expected = ", ".join(str(spec) for spec in inputs)
-        if profile is not None:
-            expected += f" with (N, H, W) from {profile.min} to {profile.max}"
-        raise UserError(f"the engine refused the input: {problem}", expected=expected)
-
-
-def _problem(inputs: tuple[TensorSpec, ...], profile: Profile | None, feeds: Feeds) -> str | None:
-    if set(feeds) != {spec.name for spec in inputs}:
-        return f"it is named {', '.join(map(repr, feeds)) or 'nothing'}"
-    for spec in inputs:
-        value = feeds[spec.name]
-        if value.dtype.name != spec.dtype or value.ndim != len(spec.shape):
-            return f"{spec.name} is {value.dtype.name} of shape {value.shape}"
-        if any(fixed not in (None, size) for size, fixed in zip(value.shape, spec.shape, strict=True)):
-            return f"{spec.name} has the shape {value.shape}"
+def check_profile(feeds: Feeds, inputs: tuple[TensorSpec, ...], profile: Profile | None) -> None:
+    """Raise UserError for an input that an engine was not built for: sizes outside its profile."""
+    for name, value in feeds.items():
         if profile is not None and not _inside(value.shape, profile):
-            return f"{spec.name} has the shape {value.shape}, outside the engine's profile"
-    return None
+            raise UserError(
+                f"TensorRT refused the input: {name} has the shape {value.shape}, outside the engine's profile",
+                expected=f"{', '.join(map(str, inputs))} with (N, H, W) from {profile.min} to {profile.max}",
+            )
 
 
 def _inside(shape: tuple[int, ...], profile: Profile) -> bool:

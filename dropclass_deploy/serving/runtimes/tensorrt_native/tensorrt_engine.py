@@ -11,9 +11,10 @@ from typing import Any, Self
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
+from dropclass_deploy.serving.runtimes.feeds import check_feeds
 from dropclass_deploy.serving.runtimes.tensorrt_native.cuda_memory import Cuda
 from dropclass_deploy.serving.runtimes.tensorrt_native.engine_choice import Engine, choose_engine
-from dropclass_deploy.serving.runtimes.tensorrt_native.engine_execution import Execution, check_feeds, contiguous
+from dropclass_deploy.serving.runtimes.tensorrt_native.engine_execution import Execution, check_profile, contiguous
 from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import AUTO, error_log, numpy_name
 
 
@@ -57,7 +58,7 @@ class TensorRTEngine:
         """Every output by name. Raises UserError when a feed does not fit the network."""
         with self._lock:
             execution = self._opened()
-            check_feeds(self.inputs, self._profile, feeds)
+            self._check(feeds)
             execution.place(contiguous(feeds))
             execution.launch()
             return execution.fetch()
@@ -66,7 +67,7 @@ class TensorRTEngine:
         """Inputs and outputs resident on the GPU: each call launches one CUDA graph and waits for it."""
         with self._lock:
             self._opened()
-            check_feeds(self.inputs, self._profile, feeds)
+            self._check(feeds)
             execution = self._new_execution()
             self._bound.add(execution)
             bound = _Bound(execution)  # from here on its memory goes with it, whatever fails
@@ -93,6 +94,10 @@ class TensorRTEngine:
         if self._execution is None:
             raise UserError("the runtime is closed", remedy="open it again before running it")
         return self._execution
+
+    def _check(self, feeds: Feeds) -> None:
+        check_feeds(feeds, self.inputs, "TensorRT")
+        check_profile(feeds, self.inputs, self._profile)
 
     def _new_execution(self) -> Execution:
         return Execution(self._cuda, self._engine, self._messages, self.outputs)
