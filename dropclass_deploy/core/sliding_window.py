@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from dropclass_deploy.core.errors import UserError
+
 Floats = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 Normalise = Callable[[Image], Floats]
@@ -28,7 +30,11 @@ Network = Callable[[Floats], Floats]
 
 MAX_PIXELS = 2**27
 """Of a window or of a resized image: about 400 MB of RGB; a specification that asks for more is a mistake or an attack."""
+MOST_WINDOWS = 100_000
+"""Of one image: MAX_PIXELS in windows of 512 × 512 that overlap by half are some 2,000."""
 WINDOWS_AT_ONCE = 4
+ROUNDING = 1e-9
+"""5 · (1 − 0.8) is a pixel, less what binary fractions lose."""
 SIGMA_SCALE = 0.125
 LEAST_WEIGHT = 1e-3
 _PADDING = {"reflect": "reflect", "replicate": "edge"}
@@ -60,6 +66,8 @@ class Window(BaseModel):
             raise ValueError(f"a window is height and width in pixels, each at least 1, at most {MAX_PIXELS} in all")
         if not 0.0 <= self.overlap < 1.0:
             raise ValueError("the overlap of windows is a share from 0 to below 1")
+        if any(size > 1 and size * (1 - self.overlap) < 1 - ROUNDING for size in self.size):
+            raise ValueError("windows overlap so far that they lie less than a pixel apart")
         return self
 
     @property
@@ -129,6 +137,9 @@ def blended_rows(
 
     Yields:
         float32 (C, rows, W); the rows of all strips are H together.
+
+    Raises:
+        UserError: when the image needs more than ``MOST_WINDOWS``.
     """
     rows, columns = (
         _axis(length, own, window.overlap) for length, own in zip(image.shape[:2], window.size, strict=True)
@@ -137,6 +148,7 @@ def blended_rows(
     weights = window.weights()[inner]
     total = np.zeros((rows.inside, image.shape[1]), dtype=np.float32)
     summed: Floats | None = None
+    _check_count(len(rows.starts) * len(columns.starts), image)
     for top, following in zip(rows.starts, (*rows.starts[1:], image.shape[0]), strict=True):
         pieces = (
             _planes(image[top : top + rows.inside, left : left + columns.inside], window, (rows, columns), normalise)
@@ -159,6 +171,16 @@ def _axis(length: int, window: int, overlap: float) -> _Axis:
     missing = max(0, window - length)
     before = missing // 2
     return _Axis(window_starts(length, window, overlap), min(length, window), before, missing - before)
+
+
+def _check_count(count: int, image: Image) -> None:
+    if count > MOST_WINDOWS:
+        height, width = image.shape[:2]
+        raise UserError(
+            f"an image of {width}×{height} pixels takes {count:,} windows",
+            expected=f"at most {MOST_WINDOWS:,}",
+            remedy="give a smaller image, or larger windows that overlap less",
+        )
 
 
 def _bell(size: int) -> Floats:

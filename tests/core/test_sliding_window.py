@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import Window, blended_rows, central_window, window_starts
 
@@ -116,6 +117,8 @@ def test_central_window_by_hand() -> None:
         ({"height": 0, "width": 4}, "each at least 1"),
         ({"height": 2**20, "width": 2**20}, "at most"),
         ({"height": 4, "width": 4, "overlap": 1.0}, "share from 0 to below 1"),
+        ({"height": 4, "width": 4, "overlap": 0.9999999}, "less than a pixel apart"),
+        ({"height": 64, "width": 4, "overlap": 0.8}, "less than a pixel apart"),
         ({"height": 4, "width": 4, "overlap": -0.1}, "share from 0 to below 1"),
         ({"height": 4, "width": 4, "overlap": float("nan")}, "share from 0 to below 1"),
         ({"height": 4, "width": 4, "blending": "cosine"}, "'constant' or 'gaussian'"),
@@ -150,3 +153,18 @@ def test_no_window_is_written_nowhere() -> None:
 def test_a_huge_resize_is_refused() -> None:
     with pytest.raises(ValidationError, match="at most 134217728 in all"):
         Preprocess(size=(10**6, 10**6))
+
+
+def test_an_image_of_too_many_windows_is_refused_before_any_runs() -> None:
+    def never(planes: np.ndarray) -> np.ndarray:
+        raise AssertionError("a window was run")
+
+    image = np.zeros((400, 300, 3), np.uint8)
+    # One pixel on at a time: 397 rows of 297 windows.
+    with pytest.raises(UserError, match=r"300×400 pixels takes 117,909 windows; expected at most 100,000"):
+        next(blended_rows(image, Window(height=4, width=4, overlap=0.75), PLAIN.normalise, never))
+
+
+def test_windows_of_one_pixel_may_have_the_usual_overlap() -> None:
+    assert Window(height=1, width=1).overlap == 0.25
+    assert Window(height=5, width=5, overlap=0.8).overlap == 0.8  # a pixel apart, though not in binary fractions
