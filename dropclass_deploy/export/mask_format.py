@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropclass_deploy.core.errors import UserError
-
-DTYPES = ("uint8", "int32", "int64")
-NHW, NHWC, NCHW = "NHW", "NHWC", "NCHW"
-LAYOUTS = (NHW, NHWC, NCHW)
+from dropclass_deploy.serving.mask_layout import MASK_DTYPES, MASK_ORDERS, NHW
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class MaskFormat:
     bake_preprocess: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, known in (("type", self.dtype, DTYPES), ("layout", self.layout, LAYOUTS)):
+        for name, value, known in (("type", self.dtype, MASK_DTYPES), ("layout", self.layout, MASK_ORDERS)):
             if value not in known:
                 raise UserError(f"there is no mask {name} {value!r}", expected=f"one of {', '.join(known)}")
 

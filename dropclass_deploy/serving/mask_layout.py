@@ -12,7 +12,7 @@ from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.serving.runtimes import TensorSpec
 
 MASK_DTYPES = ("uint8", "int32", "int64")
-MASK_ORDERS = ("NHW", "NHWC", "NCHW")
+MASK_ORDERS = NHW, NHWC, NCHW = "NHW", "NHWC", "NCHW"
 """Orders of the dimensions; C is 1 where there is one."""
 
 Masks = npt.NDArray[np.uint8]
@@ -28,7 +28,7 @@ class MaskLayout:
     """
 
     dtype: str = "uint8"
-    order: str = "NHW"
+    order: str = NHW
 
     def masks(self, output: npt.NDArray[Any], num_classes: int) -> Masks:
         """Class ids as uint8 (N, H, W), whatever the network gave.
@@ -64,7 +64,7 @@ def mask_layout(spec: TensorSpec) -> MaskLayout | None:
     if spec.dtype not in MASK_DTYPES:
         return None
     if len(spec.shape) == 3:
-        return MaskLayout(spec.dtype, "NHW")
+        return MaskLayout(spec.dtype, NHW)
     if len(spec.shape) == 4 and 1 in (spec.shape[1], spec.shape[3]):
-        return MaskLayout(spec.dtype, "NCHW" if spec.shape[1] == 1 else "NHWC")
+        return MaskLayout(spec.dtype, NCHW if spec.shape[1] == 1 else NHWC)
     return None

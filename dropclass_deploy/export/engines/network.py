@@ -9,11 +9,10 @@ from typing import Any
 from dropclass_deploy.core.errors import ArtifactError
 from dropclass_deploy.export.engines.first_cast import with_cast_first
 from dropclass_deploy.export.shapes import Shape
+from dropclass_deploy.serving.mask_layout import MASK_DTYPES
 from dropclass_deploy.serving.runtimes.base import TensorSpec
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO
 from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Library, Messages, error_log, numpy_name
-
-MASK_DTYPES = ("uint8", "int32", "int64")
 
 
 @dataclass(frozen=True)

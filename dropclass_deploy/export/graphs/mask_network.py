@@ -12,7 +12,8 @@ from dropclass_deploy.export.graphs.nodes import Nodes
 from dropclass_deploy.export.graphs.resize import FinalResize, final_resize, static_sizes
 from dropclass_deploy.export.graphs.sparse_head import sparse_mask
 from dropclass_deploy.export.graphs.tidying import nodes_of
-from dropclass_deploy.export.mask_format import AS_UINT8, NCHW, NHWC, MaskFormat
+from dropclass_deploy.export.mask_format import AS_UINT8, MaskFormat
+from dropclass_deploy.serving.mask_layout import NCHW, NHWC
 
 _NETWORK_INPUT = "normalised"
 
