@@ -64,12 +64,15 @@ def bundle_metadata(
         "pred_classes": ", ".join(f"{index}: {name}" for index, name in enumerate(classes.names)),
         "network_data_format": {
             "inputs": {"image": _image_format(preprocess, shape)},
-            "outputs": {"pred": _prediction_format(classes, shape)},
+            "outputs": {"pred": _prediction_format(classes, preprocess, shape)},
         },
     }
 
 
-def _spatial(shape: Shape) -> list[int | str]:
+def _spatial(preprocess: Preprocess, shape: Shape) -> list[int | str]:
+    """Height and width of what the network sees, "*" where any will do: with a window, one window."""
+    if preprocess.window is not None:
+        return list(preprocess.window.size)
     return ["*" if size is None else size for size in shape[1:]]
 
 
@@ -82,22 +85,22 @@ def _image_format(preprocess: Preprocess, shape: Shape) -> dict[str, Any]:
         "format": "RGB",
         "modality": "n/a",
         "num_channels": 3,
-        "spatial_shape": _spatial(shape),
+        "spatial_shape": _spatial(preprocess, shape),
         "dtype": "float32",
         "value_range": limits,
-        "is_patch_data": False,
+        "is_patch_data": preprocess.window is not None,
         "channel_def": {"0": "red", "1": "green", "2": "blue"},
     }
 
 
-def _prediction_format(classes: ClassTable, shape: Shape) -> dict[str, Any]:
+def _prediction_format(classes: ClassTable, preprocess: Preprocess, shape: Shape) -> dict[str, Any]:
     return {
         "type": "image",
         "format": "logits",
         "num_channels": len(classes),
-        "spatial_shape": _spatial(shape),
+        "spatial_shape": _spatial(preprocess, shape),
         "dtype": "float32",
         "value_range": [],
-        "is_patch_data": False,
+        "is_patch_data": preprocess.window is not None,
         "channel_def": {str(index): name for index, name in enumerate(classes.names)},
     }

@@ -14,12 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import SIGMA_SCALE, WINDOWS_AT_ONCE, Window
 from dropclass_deploy.export.shapes import Shape
 
-_NETWORK = (
-    "$type('OnnxNetwork', (torch.nn.Module,), {'forward': lambda self, image, session=@session: "
-    "monai.utils.convert_to_dst_type(session.run(['logits'], {'image': image.cpu().numpy()})[0], image)[0]})()"
-)
 # MONAI loads pictures as (width, height) and saves them so; the network's planes are (height, width).
 _SWAP_AXES = [0, 2, 1]
 
@@ -28,23 +25,25 @@ def inference_config(preprocess: Preprocess, shape: Shape) -> dict[str, Any]:
     """``inference.json`` as a dict.
 
     Args:
-        preprocess: of the network; a fixed size is applied to the image, and the mask then has that size.
-        shape: (N, H, W) of the ONNX input; a fixed batch is filled with the sample.
+        preprocess: of the network; a fixed size is applied to the image, and the mask then has that size; a window slides
+            over the image.
+        shape: (N, H, W) of the ONNX input; a fixed batch that images or windows leave short is filled with the last.
     """
-    batch = shape[0] or 1
+    # Windows of one image share a batch; images that windows are cut from have sizes of their own, and do not.
+    batch = 1 if preprocess.window else shape[0] or 1
     return {
         "imports": ["$import onnxruntime", "$import PIL.Image as pictures", "$from importlib.util import find_spec"],
         "bundle_root": ".",
         "device": "$torch.device('cpu')",
         "dataset_dir": "$@bundle_root + '/sample'",
-        "images": f"$[@dataset_dir + '/image.png'] * {batch}",
+        "images": "$[@dataset_dir + '/image.png']",
         "output_dir": "$@bundle_root + '/eval'",
         "session": {
             "_target_": "onnxruntime.InferenceSession",
             "path_or_bytes": "$@bundle_root + '/models/model.onnx'",
             "providers": ["CPUExecutionProvider"],
         },
-        "network_def": _NETWORK,
+        "network_def": _network(shape[0]),
         "preprocessing": _preprocessing(preprocess),
         "dataset": {
             "_target_": "monai.data.Dataset",
@@ -52,7 +51,7 @@ def inference_config(preprocess: Preprocess, shape: Shape) -> dict[str, Any]:
             "transform": "@preprocessing",
         },
         "dataloader": {"_target_": "monai.data.DataLoader", "dataset": "@dataset", "batch_size": batch},
-        "inferer": {"_target_": "monai.inferers.SimpleInferer"},
+        "inferer": _inferer(preprocess.window, shape[0]),
         "postprocessing": _postprocessing(),
         "evaluator": {
             "_target_": "monai.engines.SupervisedEvaluator",
@@ -64,6 +63,32 @@ def inference_config(preprocess: Preprocess, shape: Shape) -> dict[str, Any]:
             "postprocessing": "@postprocessing",
         },
         "run": ["$__import__('ignite')", "$@evaluator.run()"],
+    }
+
+
+def _network(batch: int | None) -> str:
+    """The module: normalised planes in, logits out; a session of a fixed batch gets the last image again and again."""
+    planes, logits = "image.cpu().numpy()", "session.run(['logits'], {'image': %s})[0]"
+    if batch is not None:
+        planes = f"numpy.pad({planes}, [(0, {batch} - len(image)), (0, 0), (0, 0), (0, 0)], 'edge')"
+        logits += "[:len(image)]"
+    return (
+        "$type('OnnxNetwork', (torch.nn.Module,), {'forward': lambda self, image, session=@session: "
+        f"monai.utils.convert_to_dst_type({logits % planes}, image)[0]}})()"
+    )
+
+
+def _inferer(window: Window | None, batch: int | None) -> dict[str, Any]:
+    if window is None:
+        return {"_target_": "monai.inferers.SimpleInferer"}
+    return {
+        "_target_": "monai.inferers.SlidingWindowInferer",
+        "roi_size": list(window.size),
+        "sw_batch_size": batch or WINDOWS_AT_ONCE,
+        "overlap": window.overlap,
+        "mode": window.blending,
+        "sigma_scale": SIGMA_SCALE,
+        "padding_mode": window.padding,
     }
 
 

@@ -17,7 +17,10 @@ from PIL import Image
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess, window
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.export import ExportOptions, export_artifact
+from dropclass_deploy.export.sample import procedural_image
+from dropclass_deploy.serving import Segmenter
 from dropclass_deploy.serving.runtimes.registry import open_runtime
 
 # MONAI and what it imports warn about one another's versions; that is not ours to mend.
@@ -29,6 +32,12 @@ KINDS = {
     "dynamic": (Preprocess(), ExportOptions()),
     "fixed": (Preprocess(mean=(0.4, 0.5, 0.6)), ExportOptions(shape=(2, 24, 32))),
     "deep": (Preprocess(value_range=(-100.0, 400.0)), ExportOptions()),
+    "windowed": (
+        Preprocess(window=Window(height=24, width=32, overlap=0.3, blending="gaussian", padding="reflect")),
+        ExportOptions(),
+    ),
+    # Windows of 4 at once; the last batch of an image has fewer.
+    "windowed-fixed": (Preprocess(window=Window(height=24, width=32)), ExportOptions(shape=(4, 24, 32))),
 }
 
 
@@ -76,7 +85,7 @@ def test_the_verification_can_fail(bundle: Any, artifacts: dict[str, Path], tmp_
 def test_no_property_is_missing(bundle: Any, artifacts: dict[str, Path], kind: str) -> None:
     made = workflow(bundle, artifacts[kind])
     assert made.check_properties() == []
-    assert made.spatial_shape == ([24, 32] if kind == "fixed" else ["*", "*"])
+    assert made.spatial_shape == (["*", "*"] if kind in ("dynamic", "deep") else [24, 32])
     assert list(made.channel_def.values()) == list(NAMES)
     assert (made.bundle_root, made.dataset_dir) == (str(artifacts[kind]), f"{artifacts[kind]}/sample")
 
@@ -133,6 +142,31 @@ def test_the_workflow_runs(bundle: Any, artifacts: dict[str, Path], kind: str, t
     mask = np.asarray(Image.open(tmp_path / "image_mask.png"))
     expected = np.asarray(Image.open(artifacts[kind] / "sample/mask.png"))
     assert (mask != expected).mean() <= 1e-4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ignite") is None, reason="pytorch-ignite is not installed")
+@pytest.mark.parametrize("size", [(100, 131), (17, 40)], ids=["larger", "lower"])
+@pytest.mark.parametrize("kind", ["windowed", "windowed-fixed"])
+def test_windows_slide_as_the_segmenters(
+    bundle: Any, artifacts: dict[str, Path], tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    pixels = procedural_image(size)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    workflow(bundle, artifacts[kind], output_dir=str(tmp_path), images=[str(tmp_path / "large.png")] * 2).run()
+    with Segmenter.load(artifacts[kind]) as segmenter:
+        expected = segmenter(pixels).mask
+    mask = np.asarray(Image.open(tmp_path / "large_mask.png"))
+    assert len(np.unique(expected)) > 1
+    assert mask.shape == size
+    assert (mask != expected).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_windows_are_patches(artifacts: dict[str, Path], kind: str) -> None:
+    content = json.loads((artifacts[kind] / "configs/metadata.json").read_text(encoding="utf-8"))
+    data = content["network_data_format"]
+    patches = [data["inputs"]["image"]["is_patch_data"], data["outputs"]["pred"]["is_patch_data"]]
+    assert patches == [kind.startswith("windowed")] * 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ignite") is not None, reason="pytorch-ignite is installed")
