@@ -15,6 +15,7 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ArtifactError, UserError
 from dropclass_deploy.core.manifest import hash_files, read_manifest, write_manifest
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.data.images import read_image
 from dropclass_deploy.serving.emit import TritonOptions, emit_triton
 from dropclass_deploy.serving.emit.triton_config import quoted
@@ -227,8 +228,66 @@ def test_a_foreign_folder_and_a_broken_marker_are_not_replaced(artifact: Path, t
     assert sorted(path.name for path in foreign.iterdir()) == ["emitted.json", "thesis.tex"]
 
 
-def test_the_readmes_client_code_is_code(repository: Path) -> None:
-    text = (repository / "README.md").read_text(encoding="utf-8")
-    code = text.rpartition("tritonclient[http]`:")[2]
-    compile("\n".join(line.strip() for line in code.splitlines()), "README.md", "exec")
+CASES = {
+    "dynamic": {},
+    "any batch": {"shape": (None, 24, 32)},
+    "static": {"shape": (2, 24, 32)},
+    "sized": {"preprocess": Preprocess(size=(16, 20))},
+    "windowed": {"preprocess": Preprocess(size=(40, 60), window=Window(height=16, width=20, overlap=0.3))},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_network_takes_what_the_readmes_client_sends(tmp_path: Path, case: str) -> None:
+    output = emit_triton(write_artifact(tmp_path / "street", **CASES[case]), tmp_path / "out")
+    text = (output / "README.md").read_text(encoding="utf-8")
+    code = [line.strip() for line in text.rpartition("tritonclient[http]`:")[2].splitlines()]
+    compile("\n".join(code), "README.md", "exec")
+    (made,) = (line for line in code if line.startswith("image = "))
+    image = eval(made.removeprefix("image = "), {"np": np})
+    with open_runtime(output / "street/1/model.onnx") as runtime:
+        assert runtime.run({"image": image})["mask"].shape == image.shape[:3]
+    config = config_of(output, "street")
+    if config.max_batch_size:
+        assert 1 <= image.shape[0] <= config.max_batch_size
+    else:
+        assert list(image.shape) == list(config.input[0].dims)
+    expected = {"sized": (16, 20), "windowed": (16, 20), "dynamic": (512, 1024)}.get(case, (24, 32))
+    assert image.shape[1:3] == expected
     assert "v2/models/street/ready" in text
+
+
+def test_the_readme_says_what_a_client_does_itself(repository: Path, tmp_path: Path) -> None:
+    everything = Preprocess(
+        size=(40, 60), value_range=(-100.0, 400.0), window=Window(height=16, width=20, overlap=0.3, padding="reflect")
+    )
+    output = emit_triton(write_artifact(tmp_path / "all", preprocess=everything), tmp_path / "out")
+    plain, full = (" ".join((folder / "README.md").read_text("utf-8").split()) for folder in (repository, output))
+    # int(16 * 0.7) = 11 rows and int(20 * 0.7) = 14 columns (20 * (1 - 0.3) is 14.0 in floating point)
+    for told in (
+        "`round(clip((v - -100) / 500 * 255, 0, 255))`",
+        "Resize the image to 40×60",
+        "windows of 16×20 (height × width), one every 11 rows and 14 columns",
+        "its own pixels (reflect)",
+        "cannot blend the logits",
+    ):
+        assert told in full
+        assert told not in plain
+    assert "Send 1 to 8 images of one size" in plain
+    fixed = emit_triton(write_artifact(tmp_path / "fixed", shape=(2, 24, 32)), tmp_path / "second")
+    assert "Send exactly 2 images a request" in (fixed / "README.md").read_text("utf-8")
+
+
+def test_class_names_keep_their_spaces(tmp_path: Path) -> None:
+    names = ("sky", "road  marking", " car", "pole")
+    source = write_artifact(tmp_path / "street")
+    manifest = read_manifest(source)
+    write_manifest(source, manifest.model_copy(update={"classes": ClassTable(names=names)}))
+    output = emit_triton(source, tmp_path / "out")
+    assert (output / "street/labels.txt").read_text(encoding="utf-8") == "sky\nroad  marking\n car\npole\n"
+
+
+def test_a_network_of_normalised_planes_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    source = write_artifact(tmp_path / "planes", mask_options={"baked": False})
+    with pytest.raises(ArtifactError, match=r"has image float32.*; export without --no-bake-preprocess"):
+        emit_triton(source, tmp_path / "out")

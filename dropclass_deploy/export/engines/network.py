@@ -11,7 +11,7 @@ from dropclass_deploy.export.engines.first_cast import with_cast_first
 from dropclass_deploy.export.shapes import Shape
 from dropclass_deploy.serving.mask_layout import MASK_DTYPES
 from dropclass_deploy.serving.runtimes.base import TensorSpec
-from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO, takes_planes
 from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import Library, Messages, error_log, numpy_name
 
 
@@ -39,6 +39,7 @@ def check_mask_io(path: Path, found: GraphIO) -> Shape:
         raise ArtifactError(
             f"{path} takes {_listed(images)} and gives {_listed(masks)}",
             expected="image uint8 (N, H, W, 3) → mask (N, H, W) of an integer type, as an artifact's mask file has",
+            remedy="export without --no-bake-preprocess" if takes_planes(found) else "",
         )
     batch, height, width = images[0].shape[:3]
     return batch, height, width

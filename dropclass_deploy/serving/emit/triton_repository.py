@@ -18,14 +18,14 @@ from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.emit.emission import emission
 from dropclass_deploy.serving.emit.triton_config import Batching, config_text
+from dropclass_deploy.serving.emit.triton_readme import LABELS, readme, seen_size
 from dropclass_deploy.serving.network_file import network_file
-from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO, read_graph_io
+from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO, read_graph_io, takes_planes
 from dropclass_deploy.serving.runtimes.onnx_file.graph_safety import check_network_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SAMPLE = "sample/image.png"
 WARM_UP = "image.raw"
-LABELS = "labels.txt"
 _SIZE_WITHOUT_SAMPLE = (256, 256)
 
 
@@ -116,13 +116,20 @@ def emit_triton(artifact: str | Path, output: str | Path, options: TritonOptions
     with emission(output, "triton", about, overwrite=options.overwrite) as folder:
         model = folder / name
         write_text(model / "config.pbtxt", config)
-        write_text(model / LABELS, "".join(" ".join(label.split()) + "\n" for label in opened.classes.names))
+        write_text(model / LABELS, "".join(f"{_one_line(label)}\n" for label in opened.classes.names))
         write_bytes(model / "warmup" / WARM_UP, image.tobytes())
         (model / "1").mkdir()
         shipped = Path(shutil.copyfile(source, model / "1" / "model.onnx"))
         check_network_file(shipped, _digest(opened, source))
-        write_text(folder / "README.md", _readme(name, opened, io, gpus=bool(options.gpus)))
+        largest = batching.largest if batching else None
+        text = readme(name, opened.preprocess, io, largest=largest, gpus=bool(options.gpus))
+        write_text(folder / "README.md", text)
     return output
+
+
+def _one_line(label: str) -> str:
+    """A class name as it is; export writes none with a line break, which would shift the names behind it."""
+    return " ".join(label.splitlines())
 
 
 def _checked_name(name: str) -> str:
@@ -138,7 +145,11 @@ def _checked_name(name: str) -> str:
 def _checked_io(path: Path, io: GraphIO) -> GraphIO:
     if len(io.inputs) != 1 or len(io.outputs) != 1 or io.inputs[0].dtype != "uint8" or len(io.inputs[0].shape) != 4:
         found = ", ".join(str(spec) for spec in (*io.inputs, *io.outputs))
-        raise ArtifactError(f"{path} has {found}", expected="one uint8 image (N, H, W, 3) in, one mask out")
+        raise ArtifactError(
+            f"{path} has {found}",
+            expected="one uint8 image (N, H, W, 3) in, one mask out",
+            remedy="export without --no-bake-preprocess" if takes_planes(io) else "",
+        )
     odd = [spec.name for spec in (*io.inputs, *io.outputs) if NAME.fullmatch(spec.name) is None]
     if odd:
         raise ArtifactError(f"{path} has a tensor named {odd[0][:80]!r}", expected="plain names: image and mask")
@@ -156,7 +167,7 @@ def _warm_up_image(artifact: Artifact, io: GraphIO, *, batched: bool) -> Any:
         image = read_image(artifact.folder / SAMPLE, artifact.preprocess.value_range)
     else:
         image = np.full((*_SIZE_WITHOUT_SAMPLE, 3), 127, np.uint8)
-    size = (height, width) if height and width else artifact.preprocess.size or image.shape[:2]
+    size = (height, width) if height and width else seen_size(artifact.preprocess) or image.shape[:2]
     if image.shape[:2] != size:
         image = resize_image(image, (size[0], size[1]))
     return np.ascontiguousarray(image if batched else np.repeat(image[None], batch or 1, axis=0))
@@ -171,39 +182,3 @@ def _parameters(artifact: Artifact, precision: str, source: Path) -> dict[str, s
         "precision": precision,
         "onnx_sha256": _digest(artifact, source),
     }
-
-
-def _readme(name: str, artifact: Artifact, io: GraphIO, *, gpus: bool) -> str:
-    image, mask = io.inputs[0], io.outputs[0]
-    flag = "--gpus all " if gpus else ""
-    size = artifact.preprocess.size
-    sized = f" Bring images to {size[0]}×{size[1]} (height × width) first." if size else ""
-    height, width = (size or (512, 1024)) if not image.shape[1] else (image.shape[1], image.shape[2])
-    return f"""# Triton model repository: {name}
-
-`{name}/1/model.onnx` takes RGB images and gives masks of class ids; normalisation is inside.{sized}
-
-| tensor | type | shape |
-|---|---|---|
-| `{image.name}` | {image.dtype} | {_shape(image.shape)} |
-| `{mask.name}` | {mask.dtype} | {_shape(mask.shape)} |
-
-Class names by id: `{name}/{LABELS}`, and the parameter `class_names` of the model's configuration.
-
-Start the server (TAG: a release of NVIDIA's Triton image):
-
-    docker run --rm {flag}-p 8000:8000 -p 8001:8001 -p 8002:8002 -v "$PWD":/models:ro \\
-      nvcr.io/nvidia/tritonserver:TAG-py3 tritonserver --model-repository=/models
-
-It is ready when `curl -f localhost:8000/v2/models/{name}/ready` succeeds. One image, with `pip install tritonclient[http]`:
-
-    import numpy as np, tritonclient.http as triton
-    image = np.zeros((1, {height}, {width}, 3), np.uint8)
-    sent = triton.InferInput("{image.name}", image.shape, "UINT8")
-    sent.set_data_from_numpy(image)
-    mask = triton.InferenceServerClient("localhost:8000").infer("{name}", [sent]).as_numpy("{mask.name}")
-"""
-
-
-def _shape(sizes: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("any" if size is None else str(size) for size in sizes) + ")"

@@ -50,6 +50,11 @@ def read_graph_io(path: Path) -> GraphIO:
         raise ArtifactError(f"{path} cannot be read as an ONNX model: {error}") from error
 
 
+def takes_planes(io: GraphIO) -> bool:
+    """Whether the file takes an image that was normalised outside, float32, as ``--no-bake-preprocess`` exports it."""
+    return len(io.inputs) == 1 and io.inputs[0].dtype == "float32"
+
+
 def _metadata(model: memoryview) -> dict[str, str]:
     return {text(entry, ENTRY_KEY): text(entry, ENTRY_VALUE) for entry in messages(model, MODEL_METADATA)}
 
