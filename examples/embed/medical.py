@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -20,6 +21,12 @@ from PIL import Image
 
 PRIVATE_SCHEME = "99LABELMAP"
 """Coding scheme of classes without a SNOMED CT code; DICOM keeps names that begin with 99 for private schemes."""
+
+
+def refuse(reason: str) -> NoReturn:
+    """End with one line on stderr and exit code 2."""
+    print(reason, file=sys.stderr)
+    raise SystemExit(2)
 
 
 class Network:
@@ -30,9 +37,15 @@ class Network:
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.author = metadata["model_author"]
-        preprocess = json.loads(metadata["preprocess"])
+        preprocess, given = json.loads(metadata["preprocess"]), self._session.get_inputs()[0]
+        if given.type != "tensor(uint8)":
+            refuse(f"{path} takes images that are normalised already: export without --no-bake-preprocess")
+        if "window" in preprocess:
+            refuse(
+                f"{path} takes one window of an image at a time: export without --window, or take the package's Segmenter"
+            )
         self._size, self._range = preprocess["size"], preprocess.get("value_range")
-        self._batch = self._session.get_inputs()[0].shape[0]
+        self._batch = given.shape[0]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """uint8 class ids (H, W) of raw values (H, W)."""
@@ -41,14 +54,17 @@ class Network:
         batch = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))[None]
         if isinstance(self._batch, int):  # a fixed batch: the slice fills it
             batch = np.repeat(batch, self._batch, axis=0)
-        mask = Image.fromarray(self._session.run(["mask"], {"image": batch})[0][0])
+        ids = self._session.run(["mask"], {"image": batch})[0][0]  # of any integer type; (H, W), (H, W, 1) or (1, H, W)
+        mask = Image.fromarray(ids.astype(np.uint8).reshape(height, width))
         return np.asarray(mask.resize(values.shape[::-1], Image.Resampling.NEAREST))
 
     def _windowed(self, values: np.ndarray) -> Image.Image:
         """RGB: raw values from low to high become 0 … 255, as in training."""
+        if np.isnan(values).any():
+            refuse(f"the slice holds NaN at {np.isnan(values).sum()} of {values.size} pixels: give them a value first")
         if self._range is None:
             if values.min() < 0 or values.max() > 255:
-                raise SystemExit("the slice is deeper than 8 bits, and the network names no value_range for it")
+                refuse("the slice is deeper than 8 bits, and the network names no value_range for it")
             return Image.fromarray(values.astype(np.uint8)).convert("RGB")
         low, high = self._range
         shares = (values.astype(np.float64) - low) / (high - low) * 255
@@ -68,7 +84,7 @@ def nifti(network: Network, source: Path, target: Path) -> None:
     image = nibabel.load(source)
     values = np.asarray(image.dataobj)
     if values.ndim not in (2, 3):
-        raise SystemExit(f"{source} has {values.ndim} axes; a slice or a volume is needed")
+        refuse(f"{source} has {values.ndim} axes; a slice or a volume is needed")
     volume = values.reshape(*values.shape, *(1,) * (3 - values.ndim))
     to_lps = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt("LPS"))
     slices = orientations.apply_orientation(volume, to_lps)  # (columns, rows, slices)
@@ -91,7 +107,7 @@ def dicom(network: Network, artifact: Path, sources: list[Path], target: Path, b
     slices = [pydicom.dcmread(source) for source in sources]
     for source, each in zip(sources, slices, strict=True):
         if each.PhotometricInterpretation != "MONOCHROME2" or each.get("NumberOfFrames", 1) != 1:
-            raise SystemExit(f"{source} is no single slice of one channel whose high values are bright")
+            refuse(f"{source} is no single slice of one channel whose high values are bright")
     classes = json.loads((artifact / "label_map.json").read_text(encoding="utf-8"))["classes"]
     described = [row for row in classes if row["name"].casefold() != background.casefold()]
     numbers = np.zeros(256, np.uint8)  # class id → segment number; 0 is no segment

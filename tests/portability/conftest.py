@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.export import ExportOptions, export_artifact
+from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.export.sample import procedural_image
 
 # The engines belong to the benchmark; the tests run the same ones.
@@ -63,7 +65,27 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         logits = network(pixels)
         logits = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=False)
     mask = logits.argmax(dim=1).numpy().astype(np.uint8)
-    return SimpleNamespace(**artifacts, images=images, mask=mask)
+    return SimpleNamespace(**artifacts, images=images, mask=mask, network=network)
+
+
+FORMS = {
+    "int32 NHWC, two at once": ExportOptions(shape=(2, *SIZE), mask_format=MaskFormat("int32", "NHWC")),
+    "int64 NCHW": ExportOptions(mask_format=MaskFormat("int64", "NCHW")),
+    "floats": ExportOptions(mask_format=MaskFormat(bake_preprocess=False)),
+    "window": ExportOptions(window=Window(height=16, width=16)),
+}
+
+
+@pytest.fixture(scope="session")
+def forms(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network in other forms that export offers."""
+    folder, classes = tmp_path_factory.mktemp("forms"), ("background", "liver", "vessel", "lesion")
+    return {
+        form: export_artifact(
+            small.network, folder / str(number), classes=classes, preprocess=Preprocess(), options=options
+        )
+        for number, (form, options) in enumerate(FORMS.items())
+    }
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def test_an_inverted_slice_is_refused(medical: SimpleNamespace, tmp_path: Path) 
     each.PhotometricInterpretation = "MONOCHROME1"
     each.save_as(tmp_path / "inverted.dcm", enforce_file_format=True)
     done = run_alone(tmp_path, "medical.py", medical.artifact, "inverted.dcm", "seg.dcm")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip() == "inverted.dcm is no single slice of one channel whose high values are bright"
 
 
@@ -163,5 +163,5 @@ def test_a_single_slice_stays_one(medical: SimpleNamespace, tmp_path: Path) -> N
 def test_deep_slices_need_a_value_range(small: SimpleNamespace, medical: SimpleNamespace, tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(placed(medical.volume, "RAS"), affine_of("RAS")), tmp_path / "ct.nii")
     done = run_alone(tmp_path, "medical.py", small.dynamic, "ct.nii", "mask.nii")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip() == "the slice is deeper than 8 bits, and the network names no value_range for it"
