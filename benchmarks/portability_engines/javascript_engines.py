@@ -66,8 +66,15 @@ def onnxruntime_web(model: Path, images: Images) -> Outcome:
 
 
 def chromium() -> str | None:
-    """Where the browser is, if it is anywhere."""
-    return next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    """Where a browser is that runs, if there is any: Ubuntu's package is a stub that only names the snap to install."""
+    return next((path for name in CHROMIUM if (path := shutil.which(name)) and _runs(path)), None)
+
+
+def _runs(browser: str) -> bool:
+    try:
+        return subprocess.run([browser, "--version"], capture_output=True, timeout=30, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 @contextmanager

@@ -50,10 +50,20 @@ def test_tensorrt_rtx_parses_and_builds(small: SimpleNamespace, shape: str) -> N
 @pytest.mark.browser
 def test_the_mask_is_torchs_in_a_browser(small: SimpleNamespace, javascript: Path) -> None:
     if javascript_engines.chromium() is None:
-        pytest.skip("chromium is not installed")
+        pytest.skip("chromium is not installed, or does not run")
     outcome = javascript_engines.onnxruntime_web(small.dynamic / MASK_FILE, small.images)
     assert outcome.note.startswith("Chromium ")
     np.testing.assert_array_equal(outcome.mask, small.mask)
+
+
+def test_a_browser_that_does_not_run_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub = tmp_path / "chromium"
+    stub.write_text("#!/bin/sh\necho 'Command requires the chromium snap' >&2\nexit 10\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert javascript_engines.chromium() is None
+    stub.write_text("#!/bin/sh\necho 'Chromium 150'\n")
+    assert javascript_engines.chromium() == str(stub)
 
 
 @pytest.mark.browser
