@@ -63,6 +63,11 @@ class Preprocess(BaseModel):
         content: dict[str, Any] = serialise(self)
         return {key: value for key, value in content.items() if value is not None or key not in _WRITTEN_WHEN_SET}
 
+    @property
+    def seen_size(self) -> tuple[int, int] | None:
+        """(height, width) of what the network sees at once: a window, or the resized image; None where any image goes."""
+        return self.window.size if self.window is not None else self.size
+
     def digest(self) -> str:
         """SHA-256 over the specification in a canonical form: equal digests, equal preprocessing."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +18,10 @@ from engine_artifacts import copy_with, rehash
 from onnx import TensorProto, helper
 
 from dropclass_deploy.core.errors import ArtifactError, UserError
+from dropclass_deploy.core.manifest import read_manifest, write_manifest
 from dropclass_deploy.core.model_files import DENSE, model_file
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.core.sliding_window import Window
 from dropclass_deploy.export import ExportOptions, export_artifact
 from dropclass_deploy.export.engines import EngineOptions, EngineResult, build_engine
 from dropclass_deploy.export.engines.builder import build_config
@@ -75,6 +78,31 @@ def test_the_plan_is_the_librarys_own_bytes_and_the_sidecar_tells_of_them(
     assert content["inputs"] == [{"name": "image", "dtype": "uint8", "shape": [None, None, None, 3]}]
     assert content["outputs"] == [{"name": "mask", "dtype": "uint8", "shape": [None, None, None]}]
     assert json.loads(content["metadata"]["class_names"]) == ["sky", "road", "tree, old", "cyclist"]
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "proposed"),
+    [
+        (Preprocess(), r"--shape 1x512x1024, or"),
+        (Preprocess(size=(40, 48)), r"--shape 1x40x48, the size"),
+        (Preprocess(size=(40, 48), window=Window(height=16, width=24)), r"--shape 1x16x24, the size"),
+    ],
+)
+def test_the_shape_that_is_proposed_is_the_one_that_the_network_sees(
+    dynamic_artifact: Path, tmp_path: Path, preprocess: Preprocess, proposed: str
+) -> None:
+    copy = shutil.copytree(dynamic_artifact, tmp_path / "a")
+    write_manifest(copy, read_manifest(copy).model_copy(update={"preprocess": preprocess}))
+    (copy / "preprocess.json").write_text(preprocess.model_dump_json())
+    with pytest.raises(UserError, match=proposed):
+        build(rehash(copy), tmp_path / "evidence")
+
+
+def test_a_network_of_normalised_planes_is_refused_with_the_remedy(tmp_path: Path, networks: Any) -> None:
+    options = ExportOptions(mask_format=MaskFormat(bake_preprocess=False))
+    planes = export_artifact(networks.Tiny(), tmp_path / "a", classes=NAMES, preprocess=Preprocess(), options=options)
+    with pytest.raises(ArtifactError, match=r"takes image float32.*; export without --no-bake-preprocess"):
+        build(planes, tmp_path / "evidence", shape=SHAPE)
 
 
 def test_static_network_needs_no_profile(static_artifact: Path, tmp_path: Path) -> None:

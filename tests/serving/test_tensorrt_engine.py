@@ -223,10 +223,27 @@ def test_a_missing_library_names_the_extra_and_the_index(
         import_tensorrt(flavour)
 
 
-def test_missing_cuda_bindings_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("asked", "installed", "message"),
+    [
+        ("auto", ["tensorrt_rtx"], r"install 'dropclass-deploy\[tensorrt-rtx\]'"),
+        ("auto", [], r"install 'dropclass-deploy\[tensorrt-rtx\]'"),
+        ("auto", ["tensorrt"], r"--extra-index-url https://pypi\.nvidia\.com 'dropclass-deploy\[tensorrt\]'"),
+        ("tensorrt", ["tensorrt_rtx"], r"'dropclass-deploy\[tensorrt\]'"),
+        ("tensorrt-rtx", ["tensorrt"], r"'dropclass-deploy\[tensorrt-rtx\]'"),
+    ],
+)
+def test_missing_cuda_bindings_name_the_extra_of_the_tensorrt_that_is_there(
+    asked: str, installed: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    with pytest.raises(MissingExtraError, match=r"'cuda-bindings'.*dropclass-deploy\[tensorrt-rtx\]"):
-        Cuda()
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        if name in installed:
+            (tmp_path / f"{name}.py").write_text("raise AssertionError('nobody imports it')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(MissingExtraError, match=f"'cuda-bindings'.*{message}"):
+        Cuda(asked)
 
 
 def test_an_old_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

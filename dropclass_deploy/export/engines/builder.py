@@ -81,7 +81,7 @@ def build_engine(
     network, name = network_file(opened, DENSE, options.precision), model_file(DENSE, options.precision)
     library = import_tensorrt(options.library, ahead_of_time=bool(options.compute_capabilities))
     declared = read_graph_io(network)
-    profile = resolve_profile(check_mask_io(network, declared), options)
+    profile = resolve_profile(check_mask_io(network, declared), options, opened.preprocess.seen_size)
     request = EngineRequest(
         library=library.flavour,
         library_version=library.version,
@@ -126,7 +126,7 @@ def _capabilities(library: Library, asked: tuple[str, ...]) -> tuple[str, ...]:
     if asked:
         return tuple(sorted(asked, key=lambda text: [int(part) for part in text.split(".")]))
     try:
-        return (Cuda().compute_capability(),)
+        return (Cuda(library.flavour).compute_capability(),)
     except DropclassError:
         if library.flavour == "tensorrt":
             raise

@@ -98,8 +98,13 @@ def make_profile(smallest: Size, best: Size, largest: Size) -> Profile:
         ) from error
 
 
-def resolve_profile(network: Shape, options: EngineOptions) -> Profile | None:
+def resolve_profile(network: Shape, options: EngineOptions, seen_size: tuple[int, int] | None = None) -> Profile | None:
     """The profile of a network whose input has the shape (N, H, W); None is dynamic. A static network has none.
+
+    Args:
+        network: (N, H, W).
+        options: with a shape, a profile or neither.
+        seen_size: (height, width) that the preprocessing gives every input, to propose.
 
     Raises:
         UserError: when a dynamic network gets no shapes, or a fixed size another one.
@@ -109,7 +114,9 @@ def resolve_profile(network: Shape, options: EngineOptions) -> Profile | None:
         raise UserError(
             f"the network takes images of any size ({describe_shape(network)}) and an engine needs to know which",
             expected="a shape, or the smallest, best and largest",
-            remedy="add --shape 1x512x1024, or --profile 1x256x512 1x512x1024 4x512x1024",
+            remedy="add --shape 1x512x1024, or --profile 1x256x512 1x512x1024 4x512x1024"
+            if seen_size is None
+            else f"add --shape 1x{seen_size[0]}x{seen_size[1]}, the size that the artifact's preprocessing makes",
         )
     for size in (asked.min, asked.opt, asked.max) if asked else ():
         if any(fixed not in (None, given) for fixed, given in zip(network, size, strict=True)):

@@ -10,11 +10,6 @@ LABELS = "labels.txt"
 _SIZE_WITHOUT_ANY = (512, 1024)
 
 
-def seen_size(preprocess: Preprocess) -> tuple[int, int] | None:
-    """(height, width) of what the network sees at once, where the preprocessing says so: a window, or the whole image."""
-    return preprocess.window.size if preprocess.window is not None else preprocess.size
-
-
 def readme(name: str, preprocess: Preprocess, io: GraphIO, *, largest: int | None, gpus: bool) -> str:
     """The whole file, Markdown.
 
@@ -29,7 +24,7 @@ def readme(name: str, preprocess: Preprocess, io: GraphIO, *, largest: int | Non
     flag = "--gpus all " if gpus else ""
     batch, height, width, _ = image.shape
     if not height or not width:
-        height, width = seen_size(preprocess) or _SIZE_WITHOUT_ANY
+        height, width = preprocess.seen_size or _SIZE_WITHOUT_ANY
     return f"""# Triton model repository: {name}
 
 `{name}/1/model.onnx` takes RGB images and gives masks of class ids; normalisation is inside.

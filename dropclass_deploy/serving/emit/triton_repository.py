@@ -18,7 +18,7 @@ from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.emit.emission import emission
 from dropclass_deploy.serving.emit.triton_config import Batching, config_text
-from dropclass_deploy.serving.emit.triton_readme import LABELS, readme, seen_size
+from dropclass_deploy.serving.emit.triton_readme import LABELS, readme
 from dropclass_deploy.serving.network_file import network_file
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import GraphIO, read_graph_io, takes_planes
 from dropclass_deploy.serving.runtimes.onnx_file.graph_safety import check_network_file
@@ -167,7 +167,7 @@ def _warm_up_image(artifact: Artifact, io: GraphIO, *, batched: bool) -> Any:
         image = read_image(artifact.folder / SAMPLE, artifact.preprocess.value_range)
     else:
         image = np.full((*_SIZE_WITHOUT_SAMPLE, 3), 127, np.uint8)
-    size = (height, width) if height and width else seen_size(artifact.preprocess) or image.shape[:2]
+    size = (height, width) if height and width else artifact.preprocess.seen_size or image.shape[:2]
     if image.shape[:2] != size:
         image = resize_image(image, (size[0], size[1]))
     return np.ascontiguousarray(image if batched else np.repeat(image[None], batch or 1, axis=0))

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dropclass_deploy.core.errors import DropclassError, MissingExtraError, UserError
+from dropclass_deploy.core.errors import DropclassError, UserError
 from dropclass_deploy.serving.runtimes.base import Array
+from dropclass_deploy.serving.runtimes.tensorrt_native.tensorrt_library import AUTO, likely_flavour, missing_package
 
 NO_DEVICE = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorInitializationError")
 
@@ -21,15 +22,18 @@ NO_DEVICE = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorIniti
 class Cuda:
     """The CUDA runtime library.
 
+    Args:
+        flavour: of the TensorRT that shall run on it, or "auto"; its extra brings the bindings.
+
     Raises:
         MissingExtraError: without cuda-bindings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flavour: str = AUTO) -> None:
         try:
             self._library: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError as error:
-            raise MissingExtraError("cuda-bindings", "tensorrt-rtx") from error
+            raise missing_package("cuda-bindings", likely_flavour(flavour)) from error
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the library; its value, a tuple of several, or None.

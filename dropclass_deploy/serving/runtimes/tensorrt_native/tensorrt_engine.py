@@ -36,7 +36,7 @@ class TensorRTEngine:
     name = "tensorrt"
 
     def __init__(self, path: Path, *, library: str = AUTO) -> None:
-        self._cuda = Cuda()
+        self._cuda = Cuda(library)
         capability, absent = _gpu(self._cuda)
         found = choose_engine(path, library, capability)
         if absent is not None:

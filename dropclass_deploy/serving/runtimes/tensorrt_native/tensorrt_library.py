@@ -8,6 +8,7 @@ libraries that only NVIDIA's own index carries.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -80,6 +81,17 @@ def import_tensorrt(flavour: str = AUTO, *, ahead_of_time: bool = False) -> Libr
     raise MissingExtraError("tensorrt_rtx", "tensorrt-rtx")
 
 
+def likely_flavour(flavour: str) -> Flavour:
+    """The flavour that is meant, without importing it: the one asked for, else one that is installed, else tensorrt-rtx.
+
+    Raises:
+        UserError: for a flavour that does not exist.
+    """
+    if flavour != AUTO:
+        return _known(flavour)
+    return next((name for name in FLAVOURS if importlib.util.find_spec(MODULES[name]) is not None), "tensorrt-rtx")
+
+
 def _known(flavour: str) -> Flavour:
     for name in FLAVOURS:
         if name == flavour:
@@ -91,7 +103,7 @@ def _import_one(flavour: Flavour) -> Library:
     try:
         module = importlib.import_module(MODULES[flavour])
     except ImportError as error:
-        raise _missing(flavour) from error
+        raise missing_package(MODULES[flavour], flavour) from error
     version = str(module.__version__)
     if _numbers(version)[:2] < OLDEST[flavour]:
         oldest = ".".join(str(number) for number in OLDEST[flavour])
@@ -99,10 +111,9 @@ def _import_one(flavour: Flavour) -> Library:
     return Library(flavour, version, module)
 
 
-def _missing(flavour: Flavour) -> MissingExtraError:
-    if flavour == "tensorrt":
-        return MissingExtraError("tensorrt", "tensorrt", index=NVIDIA_INDEX)
-    return MissingExtraError("tensorrt_rtx", "tensorrt-rtx")
+def missing_package(package: str, flavour: Flavour) -> MissingExtraError:
+    """The error for a package that a flavour's extra brings."""
+    return MissingExtraError(package, flavour, index=NVIDIA_INDEX if flavour == "tensorrt" else "")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
