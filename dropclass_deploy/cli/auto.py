@@ -74,6 +74,8 @@ def read_counts(text: str) -> tuple[int, ...]:
 
 def print_choice(content: dict[str, Any]) -> None:
     """Every configuration from the fastest on, and the one that was chosen."""
+    from dropclass_deploy.serving.auto.choice import Configuration
+
     rows = [
         [
             row["runtime"],
@@ -90,7 +92,4 @@ def print_choice(content: dict[str, Any]) -> None:
     print_table("configurations, from decoded image to mask", columns, rows)
     for item in content["unavailable"]:
         print_line(f"not here: {item['configuration']}: {item['reason']}")
-    chosen = content["chosen"]
-    print_line(
-        f"chosen: {chosen['runtime']}, {chosen['precision']}, {chosen['head']} head, {chosen['threads']} threads"
-    )
+    print_line(f"chosen: {Configuration.model_validate(content['chosen'])}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_scores
-from dropclass_deploy.cli.options import Data, Json, Split, Weights
+from dropclass_deploy.cli.options import AnyMaskHead, AnyPrecision, Data, Json, Runtime, Split, Weights
 from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.manifest import MANIFEST
@@ -28,6 +28,9 @@ def evaluate(
     data: Data,
     split: Split = "val",
     weights: Weights = "last",
+    runtime: Runtime = "auto",
+    precision: AnyPrecision = None,
+    head: AnyMaskHead = None,
     as_json: Json = False,
 ) -> None:
     """Pooled per-class IoU, mIoU and rare mIoU at the labels' own resolution."""
@@ -35,23 +38,40 @@ def evaluate(
     if (path / MANIFEST).is_file():
         if weights != "last":
             raise UserError(f"--weights {weights} is asked of an artifact", expected="a run folder")
-        heads = {"artifact": _artifact_scores(path, dataset, reporter)}
+        heads, ran = _artifact_scores(path, dataset, reporter, runtime, precision, head)
     else:
+        _refuse_networks(path, runtime, precision, head)
+        ran = None
         heads = _run_scores(path, weights, dataset, reporter)
     if as_json:
-        print_json({"path": str(path), "data": data, "split": split, "images": len(dataset), "heads": heads})
+        print_json(
+            {"path": str(path), "data": data, "split": split, "images": len(dataset), "ran": ran, "heads": heads}
+        )
         return
-    for head, content in heads.items():
-        print_scores(f"{head}, {data} {split} ({len(dataset)} images)", content)
+    for name, content in heads.items():
+        print_scores(f"{name}, {data} {split} ({len(dataset)} images)", content)
 
 
-def _artifact_scores(path: Path, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
-    from dropclass_deploy.serving.artifact import open_artifact
-    from dropclass_deploy.serving.evaluate import evaluate_artifact
+def _refuse_networks(path: Path, runtime: str, precision: str | None, head: str | None) -> None:
+    given = {"--runtime": None if runtime == "auto" else runtime, "--precision": precision, "--mask-head": head}
+    for option, value in given.items():
+        if value is not None and path.is_dir():
+            raise UserError(f"{option} {value} is asked of {path}, which is no artifact", expected="an artifact folder")
 
-    with reporter.phase("evaluating the artifact") as advance:
-        result = evaluate_artifact(path, dataset, progress=advance)
-    return scores_json(result, open_artifact(path).classes)
+
+def _artifact_scores(
+    path: Path, dataset: Dataset, reporter: Reporter, runtime: str, precision: str | None, head: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores by head, and what ran."""
+    from dropclass_deploy.cli.what_runs import told, what_runs
+    from dropclass_deploy.serving import Segmenter
+    from dropclass_deploy.serving.evaluate import evaluate_segmenter
+
+    with Segmenter.load(path, runtime, precision=precision, head=head) as segmenter:
+        reporter.note(f"running on {told(segmenter)}")
+        with reporter.phase("evaluating the artifact") as advance:
+            result = evaluate_segmenter(segmenter, dataset, advance)
+        return {"artifact": scores_json(result, segmenter.classes)}, what_runs(segmenter)
 
 
 def _run_scores(path: Path, weights: str, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:

@@ -21,6 +21,11 @@ Precision = Annotated[
     str, typer.Option("--precision", help="Which of the artifact's networks: fp32, fp16, int8 or mixed.")
 ]
 MaskHead = Annotated[str, typer.Option("--mask-head", help="dense or sparse.")]
+AnyPrecision = Annotated[
+    str | None,
+    typer.Option("--precision", help="Of the network: fp32, fp16, int8 or mixed; default as chosen, or fp32."),
+]
+AnyMaskHead = Annotated[str | None, typer.Option("--mask-head", help="dense or sparse; default as chosen, or dense.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default the runtime's own.")]
 Artifact = Annotated[Path, typer.Argument(help="Artifact folder that 'dropclass export' wrote.")]
 

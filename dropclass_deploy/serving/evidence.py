@@ -8,6 +8,15 @@ from typing import Any
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import write_json
+from dropclass_deploy.core.model_files import DENSE
+
+
+def parity_file(precision: str, head: str, runtime: str) -> str:
+    """Name of the gate's report: ``parity.json`` of the file that everyone embeds, another one a variant and engine."""
+    engine = "onnxruntime" if runtime == "auto" else runtime
+    if (precision, head, engine) == ("fp32", DENSE, "onnxruntime"):
+        return "parity.json"
+    return f"parity.{precision}.{head}.{engine}.json"
 
 
 def check_writable(path: Path, option: str) -> None:

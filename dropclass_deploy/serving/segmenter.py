@@ -19,7 +19,7 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import central_window
 from dropclass_deploy.data.images import read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
-from dropclass_deploy.serving.auto.choice import DEFAULT, stored_choice
+from dropclass_deploy.serving.auto.choice import DEFAULT, Configuration, judged_runtime, stored_choice
 from dropclass_deploy.serving.images_given import AnyImage, checked_image, checked_size, in_8_bits
 from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.network_file import network_file
@@ -62,6 +62,8 @@ class Segmenter:
         artifact: the checked artifact folder.
         mask_file: path of the mask network below it.
         logits_file: path of the network that gives logits; opened when it is first needed, and then it must be there.
+        configuration: what was asked for, or chosen; the runtime has the name that opens it again.
+        stored_choice: whether ``dropclass auto`` chose the configuration.
     """
 
     def __init__(
@@ -83,9 +85,12 @@ class Segmenter:
         self._lock = threading.Lock()
         self._closed = False
         self._logits: LogitsNetwork | None = None
+        self.stored_choice = False
         self._mask = self._opened(head, MaskNetwork)
         with ExitStack() as undo:
             undo.callback(self.close)
+            opened = self.mask_runtime.name if runtime == AUTO else runtime
+            self.configuration = Configuration(runtime=opened, precision=precision, head=head, threads=threads)
             self._fixed = fixed_size(artifact.preprocess, self._mask.input.size, artifact.folder / self.mask_file)
             if artifact.preprocess.window is not None:
                 # Better found now than at the first large image.
@@ -123,6 +128,8 @@ class Segmenter:
         artifact = open_artifact(path)
         if runtime == AUTO and threads is None and precision is None and head is None:
             return cls._chosen(artifact)
+        if runtime == AUTO and precision not in (None, DEFAULT.precision):
+            runtime = judged_runtime(artifact, precision, head or DEFAULT.head) or DEFAULT.runtime
         return cls(artifact, runtime, threads, precision=precision or DEFAULT.precision, head=head or DEFAULT.head)
 
     @classmethod
@@ -131,7 +138,9 @@ class Segmenter:
         found = stored_choice(artifact)
         if found is not None:
             with suppress(UserError):
-                return cls(artifact, found.runtime, found.threads, precision=found.precision, head=found.head)
+                segmenter = cls(artifact, found.runtime, found.threads, precision=found.precision, head=found.head)
+                segmenter.stored_choice = True
+                return segmenter
         return cls(artifact, DEFAULT.runtime, DEFAULT.threads, precision=DEFAULT.precision, head=DEFAULT.head)
 
     @property

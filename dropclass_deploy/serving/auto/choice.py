@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.util import find_spec
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,9 +14,13 @@ from dropclass_deploy.core.regular_files import RefusedFileError, read_json
 from dropclass_deploy.serving.artifact import Artifact
 from dropclass_deploy.serving.auto.options import CPU_RUNTIMES, GPU_RUNTIMES
 from dropclass_deploy.serving.benchmark.environment import cpu_model, gpu_models
+from dropclass_deploy.serving.evidence import parity_file
 from dropclass_deploy.serving.versions import library_versions
 
 AUTO_FILE = "auto.json"
+PASSED, REFUSED = "passed", "refused"
+INSTALLED_BY = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+"""CPU engine → package; the one that INT8 is made for first."""
 MAX_BYTES = 2**20
 MOST_THREADS = 1024
 
@@ -80,4 +85,39 @@ def stored_choice(artifact: Artifact) -> Configuration | None:
         return None
     name = model_file(chosen.head, chosen.precision)
     same_file = artifact.manifest.files.get(name) == found.candidate_sha256
-    return chosen if same_file and found.machine == here else None
+    if (
+        not same_file
+        or found.machine != here
+        or _verdict(artifact, chosen.precision, chosen.head, chosen.runtime) == REFUSED
+    ):
+        return None
+    return chosen
+
+
+def judged_runtime(artifact: Artifact, precision: str, head: str) -> str | None:
+    """An engine that is installed here and on which the gate passed exactly this file; None where there is no such report."""
+    passed = (
+        runtime
+        for runtime, package in INSTALLED_BY.items()
+        if find_spec(package) is not None and _verdict(artifact, precision, head, runtime) == PASSED
+    )
+    return next(passed, None)
+
+
+class _Report(BaseModel):
+    """The part of a parity report that is looked at."""
+
+    verdict: str
+    candidate_sha256: str
+
+
+def _verdict(artifact: Artifact, precision: str, head: str, runtime: str) -> str | None:
+    """What the gate said of exactly this file on an engine: passed, refused, or nothing."""
+    try:
+        path = artifact.evidence / parity_file(precision, head, runtime)
+        found = _Report.model_validate_json(read_json(path, MAX_BYTES))
+    except (OSError, ArtifactError, RefusedFileError, ValidationError):
+        return None
+    if found.candidate_sha256 != artifact.manifest.files.get(model_file(head, precision)):
+        return None
+    return PASSED if found.verdict == "pass" else REFUSED

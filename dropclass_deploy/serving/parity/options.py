@@ -8,6 +8,7 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import DENSE
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance
+from dropclass_deploy.serving.evidence import parity_file
 from dropclass_deploy.serving.parity.bootstrap import RESAMPLES
 
 
@@ -49,8 +50,5 @@ class VerifyOptions:
 
     @property
     def evidence_file(self) -> str:
-        """Name of the report: ``parity.json`` of the file that everyone embeds, another one a variant and engine."""
-        if (self.precision, self.head) == ("fp32", DENSE) and self.runtime in ("auto", "onnxruntime"):
-            return "parity.json"
-        engine = "onnxruntime" if self.runtime == "auto" else self.runtime
-        return f"parity.{self.precision}.{self.head}.{engine}.json"
+        """Name of the report below ``evidence/``."""
+        return parity_file(self.precision, self.head, self.runtime)
