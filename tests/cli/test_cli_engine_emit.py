@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
-rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
 grpc = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient[grpc], which has Triton's schema")
 
 Command = Callable[..., Any]
 PLAN = "engines/fp32.tensorrt-rtx.sm86-sm89.1x32x32-1x32x48-4x64x64.plan"
 
 
+@pytest.fixture
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx, which builds without a GPU")
+
+
+@pytest.mark.usefixtures("rtx")
 def test_engine_is_built_then_found(dropclass: Command, artifact: Path, tmp_path: Path) -> None:
     common = ["engine", artifact, "--evidence", tmp_path, "--compute-capability", "8.9", "--compute-capability", "8.6"]
     common += ["--profile", "1x32x32", "1x32x48", "4x64x64"]
@@ -47,7 +52,6 @@ def test_a_plan_from_elsewhere_is_taken_in_by_name(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--shape 1x512x1024"),
         (["--shape", "1x32x48", "--compute-capability", "9.0"], "does not build for compute capability '9.0'"),
         (["--shape", "wide"], "'wide' has 1 parts"),
         (["--shape", "1xHxW"], "leaves a size open"),
@@ -63,6 +67,12 @@ def test_engine_mistakes(
 ) -> None:
     result = dropclass("engine", artifact, "--evidence", tmp_path, *arguments)
     assert message in result.mistake()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("rtx")
+def test_engine_without_a_shape_proposes_one(dropclass: Command, artifact: Path, tmp_path: Path) -> None:
+    assert "--shape 1x512x1024" in dropclass("engine", artifact, "--evidence", tmp_path).mistake()
     assert list(tmp_path.iterdir()) == []
 
 
