@@ -5,16 +5,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install lint types floors tests clean
+.PHONY: demo test install venv lint types floors tests clean
 
 install: $(STAMP)
 
 # One environment for both commands: torch is most of it, and what the tests add is small.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version). Set PYTHON=python3.12"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(MAKE) --no-print-directory venv
 	$(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+# Debian's python3 comes without ensurepip: asked before anything is made, or an environment without pip would be left.
+# One that was left is completed.
+venv:
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make an environment with pip: apt-get install python3-venv, then make again"; exit 2; }
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 
 demo: install
 	$(BIN)/dropclass demo -o demo-out --overwrite
