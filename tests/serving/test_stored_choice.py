@@ -110,3 +110,29 @@ def test_names_of_gpus_are_the_drivers(tmp_path: Path) -> None:
         (tmp_path / bus).mkdir()
         (tmp_path / bus / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 11\nBus Type: \t PCIe\n")
     assert gpu_models(tmp_path) == "NVIDIA L4, NVIDIA T4"
+
+
+def report(folder: Path, name: str, verdict: str, digest: str | None = None) -> None:
+    known = open_artifact(folder).manifest.files["models/model.mask.onnx"]
+    content = {"verdict": verdict, "candidate_sha256": digest or known}
+    (folder / "evidence" / name).write_text(json.dumps(content))
+
+
+def test_a_choice_that_the_gate_refused_since_is_none(artifact: Path) -> None:
+    store(artifact, runtime="openvino")
+    report(artifact, "parity.fp32.dense.openvino.json", "fail")
+    assert stored_choice(open_artifact(artifact)) is None
+    report(artifact, "parity.fp32.dense.openvino.json", "fail", digest="0" * 64)  # of another file: says nothing
+    assert stored_choice(open_artifact(artifact)) == Configuration(runtime="openvino")
+
+
+def test_an_engine_that_passed_this_file_is_preferred_to_one_that_was_never_asked(artifact: Path) -> None:
+    pytest.importorskip("openvino", reason="needs another runtime than the default")
+    opened = open_artifact(artifact)
+    assert choice.judged_runtime(opened, "fp32", "dense") is None
+    report(artifact, "parity.json", "pass")
+    assert choice.judged_runtime(opened, "fp32", "dense") == "onnxruntime"
+    report(artifact, "parity.fp32.dense.openvino.json", "fail")
+    assert choice.judged_runtime(opened, "fp32", "dense") == "onnxruntime"
+    report(artifact, "parity.fp32.dense.openvino.json", "pass")
+    assert choice.judged_runtime(opened, "fp32", "dense") == "openvino"
