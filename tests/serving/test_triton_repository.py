@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from google.protobuf import text_format
 from serving_builders import CLASSES, conv_weights, dense_masks, save_mask, write_artifact
@@ -281,8 +282,13 @@ def test_the_readme_says_what_a_client_does_itself(repository: Path, tmp_path: P
 def test_class_names_keep_their_spaces(tmp_path: Path) -> None:
     names = ("sky", "road  marking", " car", "pole")
     source = write_artifact(tmp_path / "street")
-    manifest = read_manifest(source)
-    write_manifest(source, manifest.model_copy(update={"classes": ClassTable(names=names)}))
+    for path in (source / "models").glob("*.onnx"):
+        model = onnx.load(path)
+        known = {entry.key: entry.value for entry in model.metadata_props}
+        onnx.helper.set_model_props(model, {**known, "class_names": json.dumps(list(names))})
+        onnx.save(model, path)
+    update = {"classes": ClassTable(names=names), "files": hash_files(source)}
+    write_manifest(source, read_manifest(source).model_copy(update=update))
     output = emit_triton(source, tmp_path / "out")
     assert (output / "street/labels.txt").read_text(encoding="utf-8") == "sky\nroad  marking\n car\npole\n"
 
