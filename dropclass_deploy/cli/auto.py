@@ -88,8 +88,10 @@ def print_choice(content: dict[str, Any]) -> None:
         ]
         for row in content["candidates"]
     ]
-    columns = ["runtime", "precision", "mask head", "threads", "ms an image", "speed-up", "gate"]
+    columns = ["runtime", "precision", "mask head", "threads", "ms an image", "speed-up (paired)", "gate"]
     print_table("configurations, from decoded image to mask", columns, rows)
-    for item in content["unavailable"]:
-        print_line(f"not here: {item['configuration']}: {item['reason']}")
+    for reason, runtime in {
+        item["reason"]: item["configuration"].partition(",")[0] for item in content["unavailable"]
+    }.items():
+        print_line(f"not here: {runtime}: {reason}")
     print_line(f"chosen: {Configuration.model_validate(content['chosen'])}")

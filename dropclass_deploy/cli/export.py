@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_line
 from dropclass_deploy.cli.options import Json, Overwrite, Split, Weights, named
 from dropclass_deploy.cli.torch_room import torch_room
-from dropclass_deploy.core.errors import UserError
-from dropclass_deploy.core.manifest import first_problem
+from dropclass_deploy.core.errors import GateRefusedError, UserError
+from dropclass_deploy.core.manifest import MANIFEST, first_problem
 from dropclass_deploy.core.sliding_window import Window
 
 
@@ -99,7 +99,18 @@ def export(
         mask_format=MaskFormat(mask_dtype, mask_layout, bake_preprocess),
         window=read_window(window, overlap, blend),
     )
-    folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())
+    try:
+        folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())
+    except GateRefusedError:
+        # A refused precision costs only itself: say what stands all the same.
+        if (output / MANIFEST).is_file():
+            print_artifact(output, data, as_json=as_json)
+        raise
+    print_artifact(folder, data, as_json=as_json)
+
+
+def print_artifact(folder: Path, data: str | None, *, as_json: bool) -> None:
+    """The files of an artifact, and what to do next."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if as_json:
         print_json({"artifact": str(folder), "files": files})

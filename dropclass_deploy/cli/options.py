@@ -15,7 +15,11 @@ Weights = Annotated[
     str, typer.Option("--weights", help="Which of a run's networks: last, best-miou or best-rare-miou.")
 ]
 Runtime = Annotated[
-    str, typer.Option("--runtime", help="auto, onnxruntime, openvino, onnxruntime-cuda, tensorrt … (see the README).")
+    str,
+    typer.Option(
+        "--runtime",
+        help="auto, onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino-bf16 or tensorrt.",
+    ),
 ]
 Precision = Annotated[
     str, typer.Option("--precision", help="Which of the artifact's networks: fp32, fp16, int8 or mixed.")

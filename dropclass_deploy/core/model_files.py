@@ -27,5 +27,5 @@ def model_file(head: str = DENSE, precision: str = "fp32") -> str:
     if precision not in PRECISIONS:
         raise UserError(f"there is no precision {precision!r}", expected=f"one of {', '.join(PRECISIONS)}")
     if head not in HEADS:
-        raise UserError(f"there is no mask head {head!r}", expected=f"one of {', '.join(HEADS)}")
+        raise UserError(f"there is no mask head {head!r}", expected=f"{DENSE} or {SPARSE}")
     return f"models/model{'' if precision == 'fp32' else f'.{precision}'}{_ENDINGS[head]}.onnx"

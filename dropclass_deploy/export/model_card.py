@@ -149,7 +149,7 @@ def _preprocessing(source: Source, form: MaskFormat) -> str:
     return _windowing(spec.value_range) + (
         f"RGB, each image {size}, then `(image / 255 − mean) / std` with mean {list(spec.mean)} and std "
         f"{list(spec.std)} in R, G, B order. `models/model.mask.onnx` {inside}. The same "
-        "specification stands in `preprocess.json` and in the metadata of both ONNX files.\n" + _sliding(spec.window)
+        "specification stands in `preprocess.json` and in the metadata of every ONNX file.\n" + _sliding(spec.window)
     )
 
 

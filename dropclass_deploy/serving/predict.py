@@ -101,7 +101,7 @@ def _predicted(segmenter: Segmenter, files: list[Path], output: Path, overlay: b
             f"{len(broken)} of {len(files)} images gave no mask: "
             + " / ".join(str(item) for item in broken[:_NAMED])
             + (" …" if len(broken) > _NAMED else ""),
-            remedy=f"the other {len(files) - len(broken)} masks were written to {output}"
+            remedy=f"masks of the other {len(files) - len(broken)} were written to {output}"
             if len(broken) < len(files)
             else "",
         )

@@ -146,9 +146,11 @@ class _Integer:
             point = following
         self._write_curve(search, gates, maker, tried, evaluator)
         made_by = f"{tried.method}; float32: {', '.join(point.kept)}"
+        more_time = " (the time given was up; --budget-minutes gives more)" if search.cut_short else ""
+        if not point.kept:
+            return f"int8 is left out, verdict {last.verdict}: {why(last)}; no block was found that mends it{more_time}"
         refusal = self._gate.settle("mixed", made_by, evaluator.runtime, reports)
-        more_time = " (the time given was up; --budget-minutes gives more)"
-        return refusal + (more_time if refusal and search.cut_short else "")
+        return f"{refusal.replace('mixed is', 'int8 and mixed are', 1)}{more_time}" if refusal else ""
 
     def _write_curve(
         self, search: Search, gates: list[dict[str, Any]], maker: Int8, tried: Tried, evaluator: Evaluator
