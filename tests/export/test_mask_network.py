@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.preprocess import Preprocess
+from dropclass_deploy.data.registry import open_dataset
 from dropclass_deploy.export import graphs
 from dropclass_deploy.export.coarse_scale import coarse_scale
 from dropclass_deploy.export.graphs.core_and_tail import join_tail, split_tail
@@ -128,3 +129,15 @@ def test_a_resize_of_another_kind_is_not_replaced(mode: str) -> None:
 def test_a_form_that_is_not_offered_is_refused(arguments: tuple[str, ...], found: str) -> None:
     with pytest.raises(UserError, match=f"there is no {found}.*expected one of"):
         MaskFormat(*arguments)
+
+
+def test_real_logits_of_a_trained_network(street_traced: Traced) -> None:
+    """Frames of the street at their own size, where cells decide, and odd cuts of them, where pixels do."""
+    dense = open_graph(graphs.with_mask_head(street_traced.graph, Preprocess()))
+    sparse = open_graph(graphs.with_sparse_head(street_traced.graph, Preprocess(), street_traced.scale))
+    frames = open_dataset("synthetic:", "val")
+    for index in range(0, len(frames), 4):
+        frame = frames.image(index)
+        for batch in (np.stack([frame, frame[::-1]]), frame[None, :93, 5:122], frame[None, 1:, :-3]):
+            fed = {"image": np.ascontiguousarray(batch)}
+            np.testing.assert_array_equal(sparse.run(None, fed)[0], dense.run(None, fed)[0])
