@@ -94,6 +94,11 @@ def test_the_shape_that_is_proposed_is_the_one_that_the_network_sees(
     copy = shutil.copytree(dynamic_artifact, tmp_path / "a")
     write_manifest(copy, read_manifest(copy).model_copy(update={"preprocess": preprocess}))
     (copy / "preprocess.json").write_text(preprocess.model_dump_json())
+    for path in (copy / "models").glob("*.onnx"):
+        model = onnx.load(path)
+        known = {entry.key: entry.value for entry in model.metadata_props}
+        onnx.helper.set_model_props(model, {**known, "preprocess": preprocess.model_dump_json()})
+        onnx.save(model, path)
     with pytest.raises(UserError, match=proposed):
         build(rehash(copy), tmp_path / "evidence")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -135,3 +137,21 @@ def test_a_missing_file_and_no_threads_are_refused(mask_file: Path, name: str) -
         open_runtime(mask_file.parent / "none.onnx", name)
     with pytest.raises(UserError, match="0 threads"):
         open_runtime(mask_file, name, threads=0)
+
+
+def test_the_garbage_collector_may_take_a_runtime_in_any_order(mask_file: Path) -> None:
+    """In a process of its own: a network freed after its engine's core ended the process."""
+    script = """
+import gc, sys
+import numpy as np
+from dropclass_deploy.serving.runtimes import open_runtime
+for _ in range(8):
+    runtime = open_runtime(sys.argv[1], "openvino")
+    runtime.run({"image": np.zeros((1, 9, 9, 3), np.uint8)})
+    runtime.itself = runtime
+    del runtime
+    gc.collect()
+print("alive")
+"""
+    result = subprocess.run([sys.executable, "-c", script, str(mask_file)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "alive"), result.stderr[-500:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class OpenVino:
             raise ArtifactError(f"{path} does not exist or is no file", expected="an ONNX file")
         if threads is not None and threads < 1:
             raise UserError(f"{threads} threads were asked for", expected="at least 1")
-        self._core: Any = import_openvino().Core()
+        self._core: Any = openvino_core()
         self._path, self._hint, self._threads = path, hint, threads
         self._lock = threading.Lock()
         self._by_size: dict[Sizes, Future[_Compiled]] = {}
@@ -191,6 +192,18 @@ class _Compiled:
             return [result[index] for index in range(len(self._compiled.outputs))]
         finally:
             self._requests.put(request)
+
+
+def openvino_core() -> Any:
+    """The process's one core. It is never let go: its plugins' libraries must outlive every network that they compiled, and
+    a garbage collector that frees a core first ends the process.
+    """
+    return _core_of(import_openvino())
+
+
+@functools.cache
+def _core_of(library: Any) -> Any:
+    return library.Core()
 
 
 def import_openvino() -> Any:
