@@ -46,6 +46,7 @@ class Int8:
         self.network, self.evaluator = network, evaluator
         self._core, self._tail = split_tail(network)
         self._batches = batches
+        self._blocks = blocks_of(self._core)
 
     def best(self, reporter: Reporter, deadline: float | None) -> Tried:
         """The first method that passes on the probe images, else the one with the most slack.
@@ -78,18 +79,13 @@ class Int8:
 
     def network_of(self, tried: Tried, kept: Sequence[str] = ()) -> Model:
         """The logits graph in 8 bits, with some blocks in float32."""
-        blocks = self.blocks()
-        names = [name for block in kept for name in blocks[block]]
+        names = [name for block in kept for name in self._blocks[block]]
         core = with_float_nodes(tried.core, self._core, names) if names else tried.core
         return join_tail(core, self._tail)
 
-    def blocks(self) -> dict[str, tuple[str, ...]]:
-        """Block → operators."""
-        return blocks_of(self._core)
-
     def search(self, tried: Tried, deadline: float | None) -> Search:
         """A mixed-precision search that starts from one method's result."""
-        return Search(tuple(self.blocks()), lambda kept: self.evaluator(self.network_of(tried, kept)), deadline)
+        return Search(tuple(self._blocks), lambda kept: self.evaluator(self.network_of(tried, kept)), deadline)
 
 
 def calibration_batches(images: Dataset, preprocess: Preprocess, batch: int) -> list[Batch]:
