@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +25,16 @@ from dropclass_deploy.training.dropclass import (
     sample_dropped,
 )
 from dropclass_deploy.training.dropclass.probe import output_channels
+from dropclass_deploy.training.dropclass.tap import ClassifierTap
 from dropclass_deploy.training.dropclass.wrapper import DropBranch
-from dropclass_deploy.training.losses import check_labels, cross_entropy, label_weight
+from dropclass_deploy.training.losses import (
+    Resize,
+    check_labels,
+    counted_pixels,
+    cross_entropy,
+    label_weights,
+    resize_left,
+)
 from dropclass_deploy.training.recipe import MethodSection
 
 
@@ -63,10 +73,12 @@ class Method(ABC):
 
     Attributes:
         model: the network that ``strip`` leaves.
+        tap: how training sees its classifier; None when it cannot stop there.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.tap: ClassifierTap | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -89,6 +101,16 @@ class Method(ABC):
         ``shares``, one a term, are these images' shares in the step when they are not the whole of it.
         """
 
+    @abstractmethod
+    def loss_path(self) -> str:
+        """A line for the log: whether the loss is computed from small logits, or why not."""
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Inside the block the network runs through ``torch.compile`` in training, where it can be tapped."""
+        with nullcontext() if self.tap is None else self.tap.compiled():
+            yield
+
     def deploy_heads(self) -> dict[str, nn.Module]:
         """The networks that can be deployed, by name; "plain" is always there."""
         return {"plain": self.model}
@@ -99,20 +121,59 @@ class Method(ABC):
 
 
 class CrossEntropy(Method):
-    """Plain cross-entropy; on a model with the extra block (``insert_block``) it is the control "CE + block"."""
+    """Plain cross-entropy; on a model with the extra block (``insert_block``) it is the control "CE + block".
+
+    Args:
+        model: the network.
+        classifier: its classifier; None when it has none that can be found: the loss then takes the logits that the
+            network returns.
+    """
+
+    def __init__(self, model: nn.Module, classifier: Classifier | None = None) -> None:
+        super().__init__(model)
+        self.classifier = classifier
+        if classifier is not None and classifier.tail is None:
+            self.tap = ClassifierTap(model, classifier.path, in_place=not classifier.linear)
+
+    def loss_path(self) -> str:
+        """See ``Method.loss_path``."""
+        if self.classifier is None:
+            return told_path("its classifier cannot be found")
+        return told_path(self.classifier.tail)
 
     def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
         """(1,): of the cross-entropy."""
-        return label_weight(labels, context.ignore_index, context.class_weight)[None]
+        if context.class_weight is None:
+            return counted_pixels(labels, context.ignore_index)[None]
+        return label_weights(labels, context.class_weight[None], context.ignore_index)
 
     def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
         """Class-weighted cross-entropy."""
-        logits = logits_of(self.model(images))
-        check_labels(labels, logits.shape[1], context.ignore_index)
-        ce = cross_entropy(logits, labels, ignore_index=context.ignore_index, class_weight=context.class_weight)
+        head = self._head(images, labels)
+        check_labels(labels, head.logits.shape[1], context.ignore_index)
+        ce = cross_entropy(
+            head.logits,
+            labels,
+            ignore_index=context.ignore_index,
+            class_weight=context.class_weight,
+            align_corners=head.align_corners,
+        )
         if shares is not None:
             ce = ce * shares[0].float()
         return StepLoss(total=ce, terms={"ce": ce.detach()})
+
+    def _head(self, images: Tensor, labels: Tensor) -> Resize:
+        if self.tap is None or self.classifier is None:
+            return Resize(logits_of(self.model(images)))
+        seen = self.tap.run_short(images)
+        return resize_left(seen.logits, seen.size, self.classifier.align_corners, labels)
+
+
+def told_path(reason: str | None) -> str:
+    """A line for the log: how the loss gets from the logits to the labels' size."""
+    if reason is None:
+        return "loss: fused with the resize of the logits, which never exist at full size"
+    return f"loss: on the logits that the network returns, at full size ({reason})"
 
 
 class DropClassMethod(Method):
@@ -131,6 +192,7 @@ class DropClassMethod(Method):
             detach_importance=section.detach_importance,
             max_drop_probability=section.drop_max,
         )
+        self.tap = self.wrapper.tap if self.wrapper.classifier.tail is None else None
 
     @property
     def module(self) -> nn.Module:
@@ -142,6 +204,7 @@ class DropClassMethod(Method):
         return loss_weights(
             labels,
             context.dropped,
+            self.wrapper.num_classes,
             ignore_index=context.ignore_index,
             class_weight=context.class_weight,
             drop_divisor=self.section.drop_divisor,
@@ -150,7 +213,7 @@ class DropClassMethod(Method):
 
     def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
         """Run both paths with the step's z, add the terms."""
-        out: DropClassOutput = self.wrapper(images, context.dropped)
+        out: DropClassOutput = self.wrapper(images, context.dropped, resized=False)
         terms = dropclass_loss(
             out,
             labels,
@@ -165,6 +228,10 @@ class DropClassMethod(Method):
         )
         named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
         return StepLoss(terms.total, {name: value.detach() for name, value in named.items()}, context.dropped)
+
+    def loss_path(self) -> str:
+        """See ``Method.loss_path``."""
+        return told_path(self.wrapper.classifier.tail)
 
     def draw(self, labels: Tensor, context: StepContext) -> int | None:
         """z, or None; see ``sample_dropped``."""
@@ -208,9 +275,19 @@ def build_method(
     """
     if section.name == "dropclass":
         return DropClassMethod(model, section, classifier, probe_example(model, size))
+    example = probe_example(model, size)
     if section.name == "ce+block":
-        return CrossEntropy(insert_block(model, classifier, probe_example(model, size)))
-    return CrossEntropy(model)
+        model = insert_block(model, classifier, example)
+        classifier = None
+    return CrossEntropy(model, _findable(model, classifier, example))
+
+
+def _findable(model: nn.Module, path: str | None, example: Tensor | None) -> Classifier | None:
+    """The classifier, when there is one to be found: plain cross-entropy has no need of it."""
+    try:
+        return find_classifier(model, path, example)
+    except ModelError:
+        return None
 
 
 class BlockThenClassifier(nn.Sequential):

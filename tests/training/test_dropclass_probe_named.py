@@ -54,7 +54,8 @@ def test_a_named_convolution_may_be_followed_by_anything(tail: str, start: str):
         nn.init.zeros_(model.classifier.weight)
     with pytest.raises(ModelError, match=r"none gives the logits .*classifier='path'"):
         find_classifier(model)
-    assert find_classifier(model, "classifier") == Classifier("classifier", 5, 8, None, True, True)
+    tail = "something else than a bilinear resize follows the classifier"
+    assert find_classifier(model, "classifier") == Classifier("classifier", 5, 8, None, True, True, tail)
 
 
 @pytest.mark.parametrize("tail", list(TAILS))

@@ -145,7 +145,7 @@ def test_the_divisor_scales_what_enters_the_branch():
     entered = {}
     for divisor in ("kept", "all"):
         method = DropClass(network(), divisor=divisor).eval()
-        method.branch.conv.register_forward_pre_hook(lambda m, inputs, d=divisor: entered.update({d: inputs[0]}))
+        method.branch.conv.register_forward_pre_hook(lambda m, inputs, d=divisor: entered.update({d: inputs[1]}))
         method(images(), dropped=1)
     # (sum / 4) · 4/5 against sum / 5: one float32 rounding each.
     torch.testing.assert_close(entered["kept"] * 4 / 5, entered["all"], rtol=1e-6, atol=0)

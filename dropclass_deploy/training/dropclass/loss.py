@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.training.dropclass.schedule import linear
 from dropclass_deploy.training.dropclass.wrapper import DropClassOutput
-from dropclass_deploy.training.losses.cross_entropy import check_labels, cross_entropy, label_weight, resize_logits
+from dropclass_deploy.training.losses import check_labels, head_losses, label_weights, resize_left
+from dropclass_deploy.training.losses.cross_entropy import check_sizes, class_table, reciprocal
 
 DropDivisor = Literal["kept", "all"]
 SuppressAt = Literal["labels", "classifier"]
@@ -31,6 +31,7 @@ class LossTerms:
 def loss_weights(
     labels: Tensor,
     dropped: int | None,
+    num_classes: int,
     *,
     ignore_index: int = 255,
     class_weight: Tensor | None = None,
@@ -44,19 +45,25 @@ def loss_weights(
 
     Args:
         labels: (N, H, W) ids; the other arguments as for ``dropclass_loss``.
+        dropped: z, or None.
+        num_classes: C.
 
     Returns:
         float64 (3,): of CE, CE_drop and L_sup.
     """
-    remaining = labels if dropped is None else labels.masked_fill(labels == dropped, ignore_index)
-    pixels = torch.tensor(float(labels.numel()), dtype=torch.float64, device=labels.device)
-    return torch.stack(
-        [
-            label_weight(labels, ignore_index, class_weight),
-            pixels if drop_divisor == "all" else label_weight(remaining, ignore_index, class_weight),
-            pixels if suppress_at == "classifier" else label_weight(labels, ignore_index, None),
-        ]
+    table = torch.ones(num_classes) if class_weight is None else class_weight
+    weights = label_weights(
+        labels, torch.stack([table, without(table, dropped), torch.ones_like(table)]).to(labels.device), ignore_index
     )
+    whole = torch.tensor([False, drop_divisor == "all", suppress_at == "classifier"], device=labels.device)
+    return torch.where(whole, float(labels.numel()), weights)
+
+
+def without(table: Tensor, dropped: int | None) -> Tensor:
+    """Class weights (C,) with that of the dropped class set to 0."""
+    if dropped is None:
+        return table
+    return torch.where(torch.arange(len(table), device=table.device) == dropped, 0.0, table)
 
 
 def dropclass_loss(
@@ -102,50 +109,62 @@ def dropclass_loss(
             f"drop_divisor {drop_divisor!r}, suppress_at {suppress_at!r}",
             expected='drop_divisor "kept" or "all", suppress_at "labels" or "classifier"',
         )
+    check_sizes(out.logits, labels, class_weight)
     weight = linear(progress, lambda_max)
-    labels = labels.long()
-    ce = cross_entropy(out.logits, labels, ignore_index=ignore_index, class_weight=class_weight)
-    drop_logits = _like_plain(out, labels)
-    remaining = labels if out.dropped is None else labels.masked_fill(labels == out.dropped, ignore_index)
-    ce_drop = cross_entropy(
-        drop_logits,
-        remaining,
+    divisors = loss_weights(
+        labels,
+        out.dropped,
+        out.logits.shape[1],
         ignore_index=ignore_index,
         class_weight=class_weight,
-        mean_over_all=drop_divisor == "all",
+        drop_divisor=drop_divisor,
+        suppress_at=suppress_at,
     )
-    seen = out.drop_logits.float() if suppress_at == "classifier" else drop_logits
-    valid = None if suppress_at == "classifier" else labels != ignore_index
-    suppression = mean_probability(seen, out.dropped, valid)
-    if shares is not None:
-        ce, ce_drop, suppression = (
-            term * share for term, share in zip((ce, ce_drop, suppression), shares.float(), strict=True)
-        )
-    total = (1.0 - weight) * ce + weight * ce_drop + alpha * suppression
+    means = reciprocal(divisors) if shares is None else reciprocal(divisors) * shares.double()
+    factors = means * means.new_tensor([1.0 - weight, weight, alpha])
+    at_labels = suppress_at == "labels"
+    table = class_table(out.logits, class_weight)
+    total, sums = _over_pixels(out, labels, table, factors, ignore_index, suppress=at_labels)
+    ce, ce_drop, suppression = (sums * means).to(total.dtype).unbind()
+    if not at_labels:
+        share = 1.0 if shares is None else shares[2].to(total.dtype)
+        suppression = mean_probability(out.drop_logits, out.dropped) * share
+        total = total + alpha * suppression
+    if out.dropped is None:
+        suppression = suppression.detach()
     return LossTerms(total=total, ce=ce, ce_drop=ce_drop, suppression=suppression)
 
 
-def mean_probability(logits: Tensor, index: int | None, valid: Tensor | None) -> Tensor:
-    """Mean softmax probability of class ``index`` (Eq. 8): over the pixels where ``valid`` is true, or over all.
+def _over_pixels(
+    out: DropClassOutput, labels: Tensor, table: Tensor, factors: Tensor, ignore_index: int, *, suppress: bool
+) -> tuple[Tensor, Tensor]:
+    """``factors`` · sums, and the sums over label pixels (3,) of CE, CE_drop and, if wanted, the probability of z."""
+    nothing = torch.zeros_like(factors[0])
+    plain, plain_sums = head_losses(
+        resize_left(out.logits, out.size, out.align_corners, labels),
+        labels,
+        table,
+        torch.stack([factors[0], nothing]),
+        ignore_index=ignore_index,
+    )
+    branch, branch_sums = head_losses(
+        resize_left(out.drop_logits, out.size, out.align_corners, labels),
+        labels,
+        without(table, out.dropped),
+        torch.stack([factors[1], factors[2] if suppress else nothing]),
+        suppressed=out.dropped if suppress else None,
+        ignore_index=ignore_index,
+    )
+    return plain + branch, torch.cat([plain_sums[:1], branch_sums])
+
+
+def mean_probability(logits: Tensor, index: int | None) -> Tensor:
+    """Mean softmax probability of class ``index`` over all pixels (Eq. 8 at the classifier's resolution).
 
     Args:
-        logits: (N, C, H, W).
+        logits: (N, C, h, w).
         index: the class, or None: 0.
-        valid: bool (N, H, W) or None.
     """
     if index is None:
-        return logits.new_zeros(())
-    # log_softmax keeps (N, H, W) for the backward pass of one class rather than the whole softmax.
-    probability = (logits[:, index] - torch.logsumexp(logits, dim=1)).exp()
-    if valid is None:
-        return probability.mean()
-    return (probability * valid).sum() / valid.sum().clamp(min=1)
-
-
-def _like_plain(out: DropClassOutput, labels: Tensor) -> Tensor:
-    """The branch's logits at label resolution, float32, resized exactly as the plain ones are."""
-    logits = out.drop_logits.float()
-    if out.align_corners is not None and logits.shape[-2:] != out.logits.shape[-2:]:
-        size = out.logits.shape[-2:]
-        logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=out.align_corners)
-    return resize_logits(logits, labels)
+        return logits.new_zeros((), dtype=torch.float32)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)[:, index].mean()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.training.dropclass.probe_match import Match, confirmed_match, ways_at
 from dropclass_deploy.training.dropclass.probe_run import Call, Sight, noise_images, watch
+from dropclass_deploy.training.dropclass.tail import after_classifier
 
 _SIZE = (64, 64)
 # Odd, so that a network that resizes only what its stride does not divide shows it; more than twice the first size, so
@@ -35,6 +36,8 @@ class Classifier:
         linear: whether it is one linear convolution (else S comes from vector-Jacobian products).
         non_negative: whether its input is the output of a ReLU-like activation module that nothing changed since, hence
             never negative; False when that is not certain.
+        tail: what stands between the classifier and the logits beside a bilinear resize; None for nothing: training may
+            then leave the network's own resize out.
     """
 
     path: str
@@ -43,6 +46,7 @@ class Classifier:
     align_corners: bool | None
     linear: bool
     non_negative: bool
+    tail: str | None = None
 
 
 def find_classifier(model: nn.Module, path: str | None = None, example: Tensor | None = None) -> Classifier:
@@ -77,6 +81,7 @@ def find_classifier(model: nn.Module, path: str | None = None, example: Tensor |
         align_corners=_align_corners(model, match, example is None),
         linear=linear,
         non_negative=call.non_negative,
+        tail=after_classifier(model, match, images),
     )
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models.outputs import logits_of
-from dropclass_deploy.training.dropclass.gate import Divisor, class_id, drop_features, drop_features_through
+from dropclass_deploy.training.dropclass.gate import (
+    Divisor,
+    channel_gates,
+    class_id,
+    drop_features,
+    drop_features_through,
+)
 from dropclass_deploy.training.dropclass.probe import find_classifier
 from dropclass_deploy.training.dropclass.schedule import linear, sample_dropped
+from dropclass_deploy.training.dropclass.tap import ClassifierTap
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class DropClassOutput:
     """What a forward pass gives.
 
     Attributes:
-        logits: what the model returned as logits, (N, C, H, W) or (N, C, h, w).
+        logits: what the model returned as logits, (N, C, H, W) or (N, C, h, w); the classifier's own, (N, C, h, w), after
+            a pass with ``resized=False``.
         drop_logits: of the branch, (N, C, h, w), at the classifier's own resolution.
         dropped: z, or None when nothing was dropped.
         align_corners: of the model's own resize from (h, w) to (H, W); None when it does not resize, or not bilinearly:
             the loss then resizes ``drop_logits`` straight to the labels, bilinearly with align_corners False.
-        output: all that the model returned.
+        output: all that the model returned; None after a pass with ``resized=False``.
+        resized_to: (H, W) of the model's logits, when ``logits`` are the classifier's own.
     """
 
     logits: Tensor
@@ -35,6 +43,25 @@ class DropClassOutput:
     dropped: int | None
     align_corners: bool | None
     output: Any
+    resized_to: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) that the model gives its logits."""
+        height, width = self.resized_to or self.logits.shape[-2:]
+        return height, width
+
+
+class GatedConv2d(nn.Conv2d):
+    """A 1×1 convolution of features ⊙ gate, a factor a channel; the gated features themselves are never made.
+
+    W(g ⊙ a) = (W diag g) a, gradients included: what would be a map of the features' size is a product of K × K numbers.
+    """
+
+    def forward(self, input: Tensor, gate: Tensor | None = None) -> Tensor:  # noqa: A002 (torch's name)
+        """(N, K, h, w) and (K,) or None → (N, K', h, w)."""
+        weight = self.weight if gate is None else self.weight * gate.to(self.weight.dtype).view(1, -1, 1, 1)
+        return F.conv2d(input, weight, self.bias)
 
 
 class DropBranch(nn.Sequential):
@@ -45,9 +72,13 @@ class DropBranch(nn.Sequential):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 1)
+        self.conv = GatedConv2d(channels, channels, 1)
         self.norm = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor, gate: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The block on features (N, K, h, w), each channel times its ``gate`` (K,) when there is one."""
+        return cast(Tensor, self.relu(self.norm(self.conv(features, gate))))
 
 
 class DropClass(nn.Module):
@@ -88,6 +119,7 @@ class DropClass(nn.Module):
             raise ModelError(f"divisor is {divisor!r}", expected='"kept" or "all"')
         self.classifier = find_classifier(model, classifier, example)
         self.model = model
+        self.tap = ClassifierTap(model, self.classifier.path, in_place=not self.classifier.linear)
         self.branch = DropBranch(self.classifier.channels)
         reference = next(model.parameters(), torch.zeros(()))
         self.branch.to(device=reference.device, dtype=reference.dtype)
@@ -113,6 +145,7 @@ class DropClass(nn.Module):
         progress: float | None = None,
         generator: torch.Generator | None = None,
         among: Tensor | None = None,
+        resized: bool = True,
     ) -> DropClassOutput:
         """Run the model and the branch.
 
@@ -122,20 +155,19 @@ class DropClass(nn.Module):
             progress: share of training done in [0, 1]; needed for "sample".
             generator: CPU generator; needed for "sample".
             among: labels; "sample" then draws among the classes in them.
+            resized: False leaves out the model's own resize of its logits to the image's size, where nothing else follows
+                its classifier: ``dropclass_loss`` has no need of it, and it is most of a step's memory.
         """
         z = self._choose(dropped, progress, generator, among)
-        with self._capture() as captured:
-            output = self.model(images)
-        if len(captured) != 1:
-            raise ModelError(
-                f"the classifier {self.classifier.path!r} ran {len(captured)} times in one pass", expected="once"
-            )
+        short = not resized and self.classifier.tail is None
+        seen = self.tap.run_short(images) if short else self.tap.run(images)
         return DropClassOutput(
-            logits=logits_of(output),
-            drop_logits=self._drop(captured[0], z),
+            logits=seen.logits if short else logits_of(seen.output),
+            drop_logits=self._drop(seen.features, z),
             dropped=z,
             align_corners=self.classifier.align_corners,
-            output=output,
+            output=None if short else seen.output,
+            resized_to=seen.size if short else None,
         )
 
     def _choose(
@@ -160,27 +192,15 @@ class DropClass(nn.Module):
         if self.classifier.linear:
             weight = cast(Tensor, head.weight)
             weight = weight.detach() if self.detach_importance else weight
+            if self.classifier.non_negative:
+                positive, _ = channel_gates(weight, dropped, self.divisor)
+                return logits_of(head(self.branch(features, positive)))
             return logits_of(head(self.branch(drop_features(features, weight, dropped, self.divisor))))
         # A copy, for heads that work in place: the branch's ReLU needs its output in the backward pass.
         block = self.branch(drop_features_through(head, features, dropped, self.divisor)).clone()
         # A BatchNorm inside the head must not count the branch's features into the statistics that ship.
         buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
         return logits_of(torch.func.functional_call(head, buffers, (block,)))
-
-    @contextmanager
-    def _capture(self) -> Iterator[list[Tensor]]:
-        """Inputs of the classifier while the block runs."""
-        captured: list[Tensor] = []
-
-        def capture(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            # A head of several modules may work in place on what it is given; a convolution never does.
-            captured.append(inputs[0] if self.classifier.linear else inputs[0].clone())
-
-        hook = self.head.register_forward_pre_hook(capture)
-        try:
-            yield captured
-        finally:
-            hook.remove()
 
 
 def strip(method: nn.Module) -> nn.Module:

@@ -55,6 +55,7 @@ def set_up(
     size = _input_size(recipe, spec, task)
     _check_class_count(network, task, recipe, size)
     method = build_method(network, recipe.method, classifier, size)
+    reporter.note(method.loss_path())
     built |= {"classifier": classifier, "probe_size": list(size)}
     return Setup(folder, recipe, task, method, spec, built)
 

@@ -7,28 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dropclass_deploy.core.errors import DataError
-
-
-def check_labels(labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Refuse labels that are not (N, H, W) integer ids in [0, C) or ``ignore_index``.
-
-    Values are looked at on the CPU only: on a GPU the look would stall every step, and the reader checked them before.
-
-    Raises:
-        DataError: with what was found.
-    """
-    if labels.ndim != 3 or labels.is_floating_point() or labels.is_complex():
-        raise DataError(
-            f"labels have shape {tuple(labels.shape)} and dtype {labels.dtype}", expected="integer (N, H, W)"
-        )
-    if labels.device.type == "cpu":
-        labels = labels.long()  # small unsigned types do not compare with every id, nor uint16 at all
-        wrong = labels[(labels != ignore_index) & ((labels < 0) | (labels >= num_classes))]
-        if wrong.numel():
-            raise DataError(
-                f"{wrong.numel()} label pixels hold ids such as {int(wrong[0])}",
-                expected=f"0 … {num_classes - 1}, or {ignore_index} for pixels to ignore",
-            )
+from dropclass_deploy.training.losses.labels import label_weights
+from dropclass_deploy.training.losses.resized import Resize, head_losses
 
 
 def resize_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,57 +25,68 @@ def cross_entropy(
     *,
     ignore_index: int = 255,
     class_weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
     mean_over_all: bool = False,
+    align_corners: bool = False,
 ) -> Tensor:
-    """Class-weighted mean cross-entropy over the pixels that are not ignored.
+    """Weighted mean cross-entropy over the pixels that are not ignored.
 
     Differs from ``F.cross_entropy`` where that gives NaN: with no pixel left, or only pixels of classes of weight 0, the
-    loss is 0 and so are its gradients.
+    loss is 0 and so are its gradients. Logits smaller than the labels are resized without ever being held at full size.
 
     Args:
-        logits: (N, C, h, w); resized to the labels when smaller.
+        logits: (N, C, h, w); resized bilinearly when their size is not the labels'.
         labels: (N, H, W) ids.
         ignore_index: label that counts nowhere.
         class_weight: (C,) or None.
+        pixel_weight: (N, H, W) factor of each pixel's term, or None; the mean divides by class weight × pixel weight.
         mean_over_all: divide by all N·H·W pixels instead of the weights of the pixels that count.
+        align_corners: of the resize.
 
     Returns:
-        A scalar, float32.
+        A scalar, float32 (float64 for float64 logits).
 
     Raises:
-        DataError: when logits, labels and class weights do not belong together.
+        DataError: when logits, labels and weights do not belong together.
     """
-    _check_sizes(logits, labels, class_weight)
-    labels = labels.long()
-    weight = None if class_weight is None else class_weight.to(device=logits.device, dtype=torch.float32)
-    total = F.cross_entropy(
-        resize_logits(logits, labels), labels, weight=weight, ignore_index=ignore_index, reduction="sum"
-    )
+    check_sizes(logits, labels, class_weight, pixel_weight)
+    weight = class_table(logits, class_weight)
     if mean_over_all:
-        return total / max(1, labels.numel())
-    valid = labels != ignore_index
-    count = valid.sum() if weight is None else (weight[labels.masked_fill(~valid, 0)] * valid).sum()
-    return torch.where(count > 0, total / count.clamp(min=torch.finfo(torch.float32).tiny), total * 0)
+        divisor = torch.tensor(float(labels.numel()), dtype=torch.float64, device=logits.device)
+    else:
+        divisor = label_weights(labels, weight[None], ignore_index, pixel_weight)[0]
+    scale = torch.stack([reciprocal(divisor), torch.zeros_like(divisor)])
+    head = Resize(logits, align_corners)
+    return head_losses(head, labels, weight, scale, ignore_index=ignore_index, pixel_weight=pixel_weight)[0]
 
 
-def label_weight(labels: Tensor, ignore_index: int, class_weight: Tensor | None) -> Tensor:
-    """What ``cross_entropy`` divides by: the sum of the class weights over the pixels that count.
-
-    Returns:
-        A scalar, float64: counts of pixels stay exact.
-    """
-    valid = labels != ignore_index
+def class_table(logits: Tensor, class_weight: Tensor | None) -> Tensor:
+    """The weight of every class, (C,): ones when none is given."""
     if class_weight is None:
-        return valid.sum().double()
-    counted = torch.bincount(labels[valid].long(), minlength=len(class_weight))
-    # Ids outside the table are refused by check_labels, on the CPU before they come here.
-    return (counted[: len(class_weight)] * class_weight.to(labels.device).double()).sum()
+        return torch.ones(logits.shape[1], device=logits.device)
+    return class_weight.to(device=logits.device, dtype=torch.promote_types(class_weight.dtype, torch.float32))
 
 
-def _check_sizes(logits: Tensor, labels: Tensor, class_weight: Tensor | None) -> None:
+def reciprocal(weights: Tensor) -> Tensor:
+    """1 ÷ weights, and 0 where a weight is 0: a mean over no pixel is 0."""
+    return torch.where(weights > 0, 1.0 / weights, 0.0)
+
+
+def check_sizes(
+    logits: Tensor, labels: Tensor, class_weight: Tensor | None, pixel_weight: Tensor | None = None
+) -> None:
+    """Refuse labels and weights that do not belong to the logits.
+
+    Raises:
+        DataError: with what was found.
+    """
     if labels.ndim != 3 or labels.shape[0] != logits.shape[0]:
         raise DataError(f"labels have shape {tuple(labels.shape)}", expected=f"({logits.shape[0]}, H, W) as the logits")
     if class_weight is not None and class_weight.shape != logits.shape[1:2]:
         raise DataError(
             f"class_weight has shape {tuple(class_weight.shape)}", expected=f"({logits.shape[1]},), one weight a class"
+        )
+    if pixel_weight is not None and pixel_weight.shape != labels.shape:
+        raise DataError(
+            f"pixel_weight has shape {tuple(pixel_weight.shape)}", expected=f"{tuple(labels.shape)}, as the labels"
         )

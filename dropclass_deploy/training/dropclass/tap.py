@@ -1,0 +1,138 @@
+"""A network seen at its classifier: the features that enter it, and its logits before anything makes them larger.
+
+The network itself is not changed. Hooks watch the classifier during a pass; in a short pass they also put an empty batch in
+the place of its output, so that whatever follows (the resize to the image's size) costs nothing and still says what size it
+would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.models.outputs import logits_of
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """What one pass showed.
+
+    Attributes:
+        features: A (N, K, h, w), the classifier's input.
+        logits: (N, C, h, w), the classifier's output.
+        size: (H, W) of the logits that the model returns.
+        output: all that the model returned; after a short pass its logits are of an empty batch.
+    """
+
+    features: Tensor
+    logits: Tensor
+    size: tuple[int, int]
+    output: Any
+
+
+class ClassifierTap:
+    """Runs a model and shows what happens at its classifier.
+
+    Args:
+        model: the network.
+        path: of the classifier in it.
+        in_place: whether the classifier may work in place on its input, as a head of several modules may: the features
+            are then copied before.
+    """
+
+    def __init__(self, model: nn.Module, path: str, *, in_place: bool) -> None:
+        self._model = model
+        self._path = path
+        self._in_place = in_place
+        self._watch = _Watch()
+        self._compiled: Callable[[Tensor], Tapped] | None = None
+
+    def run(self, images: Tensor) -> Tapped:
+        """A whole pass."""
+        with self._watching():
+            return self._pass(images, short=False)
+
+    def run_short(self, images: Tensor) -> Tapped:
+        """A pass up to the classifier; what follows it sees an empty batch."""
+        if self._compiled is not None:
+            return self._compiled(images)
+        with self._watching():
+            return self._pass(images, short=True)
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Inside the block short passes run through ``torch.compile``, the hooks compiled in.
+
+        The hooks then stay on the model for as long as the block lasts: the compiler looks for them only once.
+        """
+        with self._watching():
+            self._compiled = torch.compile(self._short_pass)
+            try:
+                yield
+            finally:
+                self._compiled = None
+
+    def _short_pass(self, images: Tensor) -> Tapped:
+        return self._pass(images, short=True)
+
+    def _pass(self, images: Tensor, *, short: bool) -> Tapped:
+        watch = self._watch
+        watch.begin(short)
+        try:
+            output = self._model(images)
+            if watch.passes != 1 or watch.features is None or watch.logits is None:
+                raise ModelError(f"the classifier {self._path!r} ran {watch.passes} times in one pass", expected="once")
+            height, width = logits_of(output).shape[-2:]
+            return Tapped(watch.features, watch.logits, (height, width), output)
+        finally:
+            watch.end()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """The hooks, unless they are there already."""
+        if self._compiled is not None:
+            yield
+            return
+        hooks = self._watch.attach(self._model.get_submodule(self._path), in_place=self._in_place)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class _Watch:
+    """The hooks of the classifier, and what they saw in the pass that is going on."""
+
+    def __init__(self) -> None:
+        self._on = self._short = False
+        self.passes = 0
+        self.features: Tensor | None = None
+        self.logits: Tensor | None = None
+
+    def begin(self, short: bool) -> None:
+        self._on, self._short, self.passes = True, short, 0
+
+    def end(self) -> None:
+        self._on, self.features, self.logits = False, None, None
+
+    def attach(self, head: nn.Module, *, in_place: bool) -> list[RemovableHandle]:
+        def before(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if self._on:
+                self.features = inputs[0].clone() if in_place else inputs[0]
+
+        def after(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
+            if not self._on:
+                return None
+            self.passes += 1
+            self.logits = logits_of(output)
+            return self.logits[:0] if self._short else None
+
+        return [head.register_forward_pre_hook(before), head.register_forward_hook(after)]
