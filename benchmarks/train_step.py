@@ -1,10 +1,16 @@
-"""Time and peak memory of one training step, plain cross-entropy against DropClass, on the CPU.
+"""Time and peak memory of a training step: the reference recipe's, ours plain, with DropClass, and DropClass as written.
 
     python benchmarks/train_step.py --output benchmarks/results/train_step.cpu.json
 
-Times: the variants are interleaved in one process, a round each, in turn; medians and the paired ratio are reported.
-Peak memory: each variant in a process of its own (the highest resident size after the steps, less that before the
-first), because a process's peak never falls. On a GPU (--device cuda) the allocator's peak is read instead.
+- ``reference``: the step of torchvision's segmentation recipe: logits at full size, F.cross_entropy with ignored pixels.
+- ``plain``: cross-entropy as ``dropclass train`` computes it (``method.name: ce``).
+- ``dropclass``: the method, with a class dropped in every step.
+- ``literal``: DropClass as the paper's formulas stand: a feature map a class, both heads' logits at full size.
+
+All with the same network, optimiser (SGD, momentum 0.9, as that recipe), images and labels. Times: the variants are
+interleaved in one process, one step each in turn; medians and paired ratios. Peak memory: each variant in a process of its
+own (the highest resident size after three steps, less that before the first), because a process's peak never falls; on a GPU
+the allocator's.
 """
 
 from __future__ import annotations
@@ -18,120 +24,270 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dropclass_deploy.models import build_model
-from dropclass_deploy.training.dropclass import DropClass, dropclass_loss
-from dropclass_deploy.training.losses import cross_entropy
+from dropclass_deploy.training.dropclass import DropClass
+from dropclass_deploy.training.methods import DropClassMethod, StepContext, build_method
+from dropclass_deploy.training.recipe.sections import MethodSection
 
-VARIANTS = ("plain", "dropclass")
+VARIANTS = ("reference", "plain", "dropclass", "literal")
+MODELS = ("deeplabv3_mobilenet_v3_large", "hrnetv2_w18_small")
+RATIOS = (
+    ("dropclass", "reference"),
+    ("dropclass", "plain"),
+    ("plain", "reference"),
+    ("literal", "reference"),
+)
+DROPPED, PROGRESS, ALPHA = 1, 0.5, 10.0
 Step = Callable[[], None]
 
 
-def make_step(variant: str, arguments: argparse.Namespace) -> Step:
-    """One optimiser step on fixed random images and labels."""
-    torch.manual_seed(0)
-    device = torch.device(arguments.device)
-    model = build_model(arguments.model, arguments.classes).to(device).train()
-    images = torch.randn(arguments.batch, 3, *arguments.crop, device=device)
-    labels = torch.randint(0, arguments.classes, (arguments.batch, *arguments.crop), device=device)
-    method = DropClass(model) if variant == "dropclass" else None
-    optimiser = torch.optim.AdamW((method or model).parameters())
+class Parts:
+    """Seconds of the parts of a step, summed over steps."""
 
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        if method is None:
-            loss = cross_entropy(model(images), labels)
-        else:
-            loss = dropclass_loss(method(images, 1), labels, progress=0.5).total
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """A step starts."""
+        self._mark = self._now()
+
+    def end(self, part: str) -> None:
+        """What ran since the last mark was ``part``."""
+        now = self._now()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._mark
+        self._mark = now
+
+    def shares(self) -> dict[str, float]:
+        """Of the whole."""
+        whole = sum(self.seconds.values())
+        return {part: seconds / whole for part, seconds in self.seconds.items()}
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+class Bench:
+    """One network, variant and batch: ``step()`` is one optimiser step."""
+
+    def __init__(self, variant: str, cell: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.variant, self.cell = variant, cell
+        self.device = torch.device(cell.device)
+        ours = variant in ("plain", "dropclass")
+        layout = torch.channels_last if ours and cell.channels_last else torch.contiguous_format
+        self.model = build_model(cell.model, cell.classes).to(self.device, memory_format=layout).train()
+        images = torch.randn(cell.batch, 3, *cell.crop, device=self.device)
+        self.images = images.contiguous(memory_format=layout)
+        labels = torch.randint(0, cell.classes, (cell.batch, *cell.crop), device=self.device, dtype=torch.uint8)
+        labels[:, :8] = 255
+        self.labels = labels
+        self.parts = Parts(self.device)
+        self.loss, module = self._make()
+        self.optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def step(self) -> None:
+        """Forward, backward, update."""
+        self.parts.begin()
+        self.optimiser.zero_grad(set_to_none=True)
+        bf16 = self.cell.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = self.loss()
+        self.parts.end("loss")
         loss.backward()
-        optimiser.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        self.parts.end("backward")
+        self.optimiser.step()
+        self.parts.end("optimiser")
 
-    return step
+    def _make(self) -> tuple[Callable[[], Tensor], nn.Module]:
+        if self.variant == "reference":
+            return self._reference, self.model
+        if self.variant == "literal":
+            self.wrapper = DropClass(self.model).to(self.device)
+            return self._literal, self.wrapper
+        name = "ce" if self.variant == "plain" else "dropclass"
+        self.method = build_method(self.model, MethodSection(name=name, alpha=ALPHA))
+        module = self.method.module.to(self.device)
+        if isinstance(self.method, DropClassMethod):
+            branch = self.method.wrapper.branch
+            branch.register_forward_pre_hook(lambda _module, _inputs: self.parts.end("network"))
+        return self._ours, module
+
+    def _reference(self) -> Tensor:
+        logits = self.model(self.images)
+        self.parts.end("network")
+        return F.cross_entropy(logits, self.labels.long(), ignore_index=255)
+
+    def _ours(self) -> Tensor:
+        dropped = DROPPED if self.variant == "dropclass" else None
+        context = StepContext(0, PROGRESS, 0, 255, None, dropped=dropped)
+        return self.method.loss(self.images, self.labels, context).total
+
+    def _literal(self) -> Tensor:
+        """Eq. 1–9 with every map that they name."""
+        seen = self.wrapper.tap.run(self.images)
+        weight = self.wrapper.head.weight[:, :, 0, 0]
+        self.parts.end("network")
+        kept = [c for c in range(self.cell.classes) if c != DROPPED]
+        maps = F.relu(seen.features[:, None] * weight[kept][None, :, :, None, None])
+        branch = self.wrapper.branch(maps.mean(1))
+        drop_logits = F.interpolate(self.wrapper.head(branch), size=self.labels.shape[-2:], mode="bilinear")
+        labels = self.labels.long()
+        ce = F.cross_entropy(seen.output, labels, ignore_index=255)
+        ce_drop = F.cross_entropy(drop_logits, labels.masked_fill(labels == DROPPED, 255), ignore_index=255)
+        valid = labels != 255
+        suppression = (drop_logits.softmax(1)[:, DROPPED] * valid).sum() / valid.sum()
+        return (1 - PROGRESS) * ce + PROGRESS * ce_drop + ALPHA * suppression
 
 
-def times(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each round's steps; the order turns round by round."""
-    steps = {variant: make_step(variant, arguments) for variant in VARIANTS}
-    for step in steps.values():
-        step()
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for index in range(arguments.rounds):
-        for variant in VARIANTS if index % 2 == 0 else reversed(VARIANTS):
-            begin = time.perf_counter()
-            steps[variant]()
-            seconds[variant].append(time.perf_counter() - begin)
-    return seconds
+def literal_gib(cell: argparse.Namespace) -> float:
+    """What the literal formulation's class maps alone take: product, ReLU and gradient."""
+    wrapper = DropClass(build_model(cell.model, cell.classes))
+    with torch.no_grad():
+        features = wrapper.eval().tap.run_short(torch.zeros(1, 3, *cell.crop)).features
+    return 3 * 4 * cell.batch * (cell.classes - 1) * features.numel() / 2**30
 
 
-def peak_mib(variant: str, arguments: argparse.Namespace) -> float:
-    """Peak memory of three steps in MiB, above what the process held before the first."""
-    if arguments.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        step = make_step(variant, arguments)
-        for _ in range(3):
-            step()
-        return torch.cuda.max_memory_allocated() / 2**20
-    step = make_step(variant, arguments)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def variants_of(cell: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """Those that fit into memory, and why another does not."""
+    wanted = [variant for variant in VARIANTS if variant in cell.variants]
+    if "literal" in wanted:
+        needed, there = literal_gib(cell), memory_gib(cell.device)
+        if needed > 0.6 * there:
+            wanted.remove("literal")
+            return wanted, {"literal": f"its class maps alone take {needed:.0f} GiB; the machine has {there:.0f}"}
+    return wanted, {}
+
+
+def memory_gib(device: str) -> float:
+    """Of the device."""
+    if device == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return torch.cuda.get_device_properties(device).total_memory / 2**30
+
+
+def timed(cell: argparse.Namespace, variants: Sequence[str]) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of each round's steps, whose order turns round by round; and the shares of a step's parts."""
+    benches = {variant: Bench(variant, cell) for variant in variants}
+    for bench in benches.values():
+        bench.step()
+        bench.parts.seconds.clear()
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+    for index in range(cell.rounds):
+        turn = index % len(variants)
+        for variant in [*variants[turn:], *variants[:turn]]:
+            begin = benches[variant].parts._now()
+            benches[variant].step()
+            seconds[variant].append(benches[variant].parts._now() - begin)
+    return seconds, {variant: bench.parts.shares() for variant, bench in benches.items()}
+
+
+def peak_mib(variant: str, cell: argparse.Namespace) -> float:
+    """Peak memory of three steps in MiB, above what was held before the first."""
+    bench = Bench(variant, cell)
+    if cell.device != "cpu":
+        before = torch.cuda.memory_allocated(cell.device)
+        torch.cuda.reset_peak_memory_stats(cell.device)
+    else:
+        before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     for _ in range(3):
-        step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+        bench.step()
+    if cell.device != "cpu":
+        return (torch.cuda.max_memory_allocated(cell.device) - before) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20
 
 
-def peak_elsewhere(variant: str) -> float:
+def peak_elsewhere(variant: str, cell: argparse.Namespace) -> float:
     """``peak_mib`` in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--only-memory", variant]
+    arguments = {key: value for key, value in vars(cell).items() if key != "output"}
+    command = [sys.executable, __file__, "--peak-of", json.dumps({**arguments, "variant": variant})]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def main() -> None:
-    """Measure and write the JSON."""
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, and the tenth and ninetieth percentile."""
+    ordered = sorted(values)
+    return {
+        "median": statistics.median(ordered),
+        "p10": ordered[len(ordered) // 10],
+        "p90": ordered[-1 - len(ordered) // 10],
+    }
+
+
+def measure(cell: argparse.Namespace) -> dict[str, Any]:
+    """One network and class count."""
+    variants, left_out = variants_of(cell)
+    seconds, shares = timed(cell, variants)
+    memory = {variant: peak_elsewhere(variant, cell) for variant in variants}
+    ratios = {}
+    for above, below in RATIOS:
+        if above in seconds and below in seconds:
+            paired = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+            ratios[f"{above}/{below}"] = {"time": spread(paired), "memory": memory[above] / memory[below]}
+    return {
+        "model": cell.model,
+        "classes": cell.classes,
+        "step_s": {variant: spread(values) for variant, values in seconds.items()},
+        "peak_mib": memory,
+        "ratio": ratios,
+        "share_of_step": shares,
+        "left_out": left_out,
+    }
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lite0")
-    parser.add_argument("--classes", type=int, default=11)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, nargs=2, default=[240, 320])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--classes", type=int, nargs="+", default=[19, 150])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--crop", type=int, nargs=2, default=[512, 1024])
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--no-channels-last", dest="channels_last", action="store_false")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--only-memory", choices=VARIANTS)
-    arguments = parser.parse_args()
-    if arguments.only_memory:
-        print(peak_mib(arguments.only_memory, arguments))
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure every cell; the JSON is written anew after each."""
+    arguments = parse()
+    if arguments.peak_of:
+        given = json.loads(arguments.peak_of)
+        print(peak_mib(given.pop("variant"), argparse.Namespace(**given)))
         return
-    seconds = times(arguments)
-    ratios = sorted(b / a for a, b in zip(seconds["plain"], seconds["dropclass"], strict=True))
-    memory = {variant: peak_elsewhere(variant) for variant in VARIANTS}
-    report = {
+    report: dict[str, Any] = {
         "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
-        "model": arguments.model,
-        "classes": arguments.classes,
-        "batch": arguments.batch,
-        "crop": arguments.crop,
-        "device": arguments.device,
+        "device": torch.cuda.get_device_name() if arguments.device != "cpu" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "machine": platform.machine(),
+        "batch": arguments.batch,
+        "crop": arguments.crop,
+        "precision": arguments.precision,
+        "channels_last": arguments.channels_last,
         "rounds": arguments.rounds,
-        "step_s": {variant: statistics.median(seconds[variant]) for variant in VARIANTS},
-        "peak_mib": memory,
-        "ratio": {
-            "time_median": statistics.median(ratios),
-            "time_p10": ratios[len(ratios) // 10],
-            "time_p90": ratios[-1 - len(ratios) // 10],
-            "memory": memory["dropclass"] / memory["plain"],
-        },
+        "cells": [],
     }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    shared = {key: value for key, value in vars(arguments).items() if key not in ("models", "peak_of", "output")}
+    for model in arguments.models:
+        for classes in arguments.classes:
+            report["cells"].append(measure(argparse.Namespace(**{**shared, "model": model, "classes": classes})))
+            print(json.dumps(report["cells"][-1], indent=2))
+            if arguments.output:
+                arguments.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Classifier:
             bilinearly with align_corners False.
         linear: whether it is one linear convolution (else S comes from vector-Jacobian products).
         non_negative: whether its input is the output of a ReLU-like activation module that nothing changed since, hence
-            never negative; False when that is not certain.
+            never negative, in training as in eval mode; False when that is not certain.
         tail: what stands between the classifier and the logits beside a bilinear resize; None for nothing: training may
             then leave the network's own resize out.
     """
@@ -80,7 +80,7 @@ def find_classifier(model: nn.Module, path: str | None = None, example: Tensor |
         channels=call.features.shape[1],
         align_corners=_align_corners(model, match, example is None),
         linear=linear,
-        non_negative=call.non_negative,
+        non_negative=call.non_negative and _non_negative_in_training(model, images, call),
         tail=after_classifier(model, match, images),
     )
 
@@ -142,6 +142,15 @@ def _align_corners(model: nn.Module, match: Match, look_again: bool) -> bool | N
             return ways[0]
     # Both kinds give the same where they cannot be told apart; False comes first.
     return ways[0] if ways else None
+
+
+def _non_negative_in_training(model: nn.Module, images: Tensor, call: Call) -> bool:
+    try:
+        # Two images: in training, a BatchNorm after a global pooling refuses one.
+        seen = watch(model, torch.cat([images, 0.5 * images]), {call.path: call.module}, training=True)
+    except ModelError:
+        return False
+    return bool(seen.calls) and all(again.non_negative for again in seen.calls)
 
 
 def _convolutions(model: nn.Module) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""One no-grad eval pass of a network under watch, which leaves the network exactly as it was.
+"""One no-grad pass of a network under watch, which leaves the network exactly as it was.
 
 RNG states, buffers and training modes are as before afterwards, no hook stays and no parameter is ever written to.
 """
@@ -20,6 +20,7 @@ from dropclass_deploy.models.outputs import logits_of
 
 # Exact types: a subclass may do something else in its forward.
 _NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
+_KEEP_THE_SIGN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,14 @@ class Sight:
     logits: Tensor
 
 
-def watch(model: nn.Module, images: Tensor, watched: Mapping[str, nn.Module], *, substitute: bool = False) -> Sight:
+def watch(
+    model: nn.Module,
+    images: Tensor,
+    watched: Mapping[str, nn.Module],
+    *,
+    substitute: bool = False,
+    training: bool = False,
+) -> Sight:
     """Run ``model`` once and note the calls of the watched modules.
 
     Args:
@@ -65,6 +73,7 @@ def watch(model: nn.Module, images: Tensor, watched: Mapping[str, nn.Module], *,
         watched: modules by path.
         substitute: give fixed noise, another for each call, in place of what the watched modules compute; what the
             logits are made of then shows whatever the weights are, zeros included.
+        training: run in training mode instead of eval mode.
 
     Raises:
         ModelError: when the model fails on the images or returns no logits.
@@ -74,6 +83,7 @@ def watch(model: nn.Module, images: Tensor, watched: Mapping[str, nn.Module], *,
     try:
         # Tensors made in inference mode count no changes, which ``_Recorder`` needs.
         with untouched(model), torch.inference_mode(False), torch.no_grad():
+            model.train(training)
             logits = logits_of(model(images)).clone()
     except ModelError:
         raise
@@ -101,11 +111,17 @@ class _Recorder:
     def attach(self, model: nn.Module, watched: Mapping[str, nn.Module]) -> list[RemovableHandle]:
         activations = [module for module in model.modules() if type(module) in _NON_NEGATIVE]
         calls = [module.register_forward_hook(self._call_hook(path)) for path, module in watched.items()]
+        kept = [module for module in model.modules() if type(module) in _KEEP_THE_SIGN]
+        calls += [module.register_forward_hook(self._note_kept_sign) for module in kept]
         return calls + [module.register_forward_hook(self._note_activation) for module in activations]
 
     def _note_activation(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and not output.is_inference():
             self._activations.append((output, output._version))
+
+    def _note_kept_sign(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and self._never_negative(inputs[0]):
+            self._note_activation(module, inputs, output)
 
     def _call_hook(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
         def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
