@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models.modes import evaluating
+from dropclass_deploy.training.dropclass import gate_operator as _operators  # noqa: F401  (registers torch.ops.dropclass)
+from dropclass_deploy.training.dropclass.plain_gate import accumulation_dtype
 
 Divisor = Literal["kept", "all"]
 
@@ -35,15 +37,23 @@ def class_id(dropped: SupportsIndex | None, num_classes: int) -> int | None:
     """
     if dropped is None:
         return None
-    # Python's bool and a bool tensor have an index as well, NumPy's bool has none.
-    boolean = isinstance(dropped, bool) or getattr(dropped, "dtype", None) is torch.bool
-    try:
-        index = -1 if boolean else operator.index(dropped)
-    except TypeError:
-        index = -1
+    index = _index(dropped)
     if not 0 <= index < num_classes:
         raise ModelError(f"the dropped class is {dropped!r}", expected=f"an integer 0 … {num_classes - 1}, or None")
     return index
+
+
+def _index(value: SupportsIndex) -> int:
+    """A value of an integer type as a plain integer; −1 for anything else."""
+    if type(value) is int:
+        return value  # as it is: ``operator.index`` would tie a compiled graph to this one number
+    # Python's bool and a bool tensor have an index as well, NumPy's bool has none.
+    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
+        return -1
+    try:
+        return operator.index(value)
+    except TypeError:
+        return -1
 
 
 def drop_features(features: Tensor, weight: Tensor, dropped: SupportsIndex | None, divisor: Divisor = "kept") -> Tensor:
@@ -69,10 +79,9 @@ def drop_features(features: Tensor, weight: Tensor, dropped: SupportsIndex | Non
             f"features have shape {tuple(features.shape)}",
             expected=f"(N, {positive.numel()}, h, w) for this classifier",
         )
-    shape = (1, -1, 1, 1)
-    positive, negative = positive.to(features.dtype).view(shape), negative.to(features.dtype).view(shape)
-    # relu, not clamp: at A = 0 the gradient must be 0, as it is for the literal ReLU(A ⊙ S).
-    return F.relu(features) * positive - F.relu(-features) * negative
+    dtype = accumulation_dtype(features.dtype)
+    result: Tensor = torch.ops.dropclass.gate(features, positive.to(dtype), negative.to(dtype))
+    return result
 
 
 def channel_gates(weight: Tensor, dropped: SupportsIndex | None, divisor: Divisor = "kept") -> tuple[Tensor, Tensor]:
@@ -90,12 +99,13 @@ def channel_gates(weight: Tensor, dropped: SupportsIndex | None, divisor: Diviso
         raise ModelError(f"the classifier's weight has shape {tuple(weight.shape)}", expected="(C ≥ 2, K, kh, kw)")
     dropped = class_id(dropped, weight.shape[0])
     count = _divisor(weight.shape[0], dropped, divisor)
-    importance = weight.sum(dim=(2, 3))  # (C, K)
+    importance = weight.flatten(1) if weight.shape[2:].numel() == 1 else weight.sum(dim=(2, 3))  # (C, K)
     if importance.dtype in (torch.float16, torch.bfloat16):
         importance = importance.float()
-    if dropped is not None:
-        importance = torch.cat([importance[:dropped], importance[dropped + 1 :]])
-    return F.relu(importance).sum(0) / count, -F.relu(-importance).sum(0) / count
+    gates: tuple[Tensor, Tensor] = torch.ops.dropclass.class_gates(
+        importance, -1 if dropped is None else dropped, count
+    )
+    return gates
 
 
 def _divisor(num_classes: int, dropped: int | None, divisor: str) -> int:
