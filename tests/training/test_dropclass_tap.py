@@ -1,5 +1,7 @@
 """Training without the network's own resize: the same features, logits, losses and gradients as with it, or not at all."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -156,6 +158,31 @@ def test_a_network_that_counts_its_images_is_run_whole():
     assert method(images(), dropped=1, resized=False).logits.shape == (2, C, 33, 46)
 
 
+class LaterScaled(nn.Module):
+    """Scales its logits from some step on; with or without memory of it."""
+
+    scaled = False
+
+    def forward(self, logits: Tensor, images: Tensor) -> Tensor:
+        logits = logits.mul_(3) if self.scaled else logits
+        return resize(False)(logits, images)
+
+
+def test_a_network_that_changes_its_logits_later_is_run_whole_from_then_on():
+    tail = LaterScaled()
+    method = DropClass(Network(tail))
+    torch.testing.assert_close(
+        gradients(method, resized=False)[0], gradients(method, resized=True)[0], rtol=1e-12, atol=0
+    )
+    tail.scaled = True
+    total, expected = gradients(method, resized=True)
+    for _ in range(2):
+        short, found = gradients(method, resized=False)
+        torch.testing.assert_close(short, total, rtol=1e-12, atol=0)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["ce", "ce+block", "dropclass"])
 def test_every_method_trains_from_small_logits(name: str):
     section = MethodSection(name=name)
@@ -212,6 +239,7 @@ def test_hooks_do_not_stay():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 def test_compiled_passes_see_the_classifier_and_leave_the_network_as_it_was():
     model = Network()
     method = DropClass(model)

@@ -46,7 +46,7 @@ def _in_this_mode(model: nn.Module, match: Match, images: Tensor) -> str | None:
     try:
         logits = logits_of(tap.run(images).output)
         with _touching_empty_batches(model) as touched:
-            short = logits_of(tap.run_short(images).output)
+            size = tap.run_short(images).size
     except Exception as error:
         return f"the network does not run on with an empty batch after its classifier ({type(error).__name__})"
     finally:
@@ -55,7 +55,7 @@ def _in_this_mode(model: nn.Module, match: Match, images: Tensor) -> str | None:
         return "the logits are not the classifier's output, as it is or resized bilinearly"
     if touched:
         return f"{touched[0]!r} works on the classifier's output"
-    return None if short.shape[1:] == logits.shape[1:] else "the logits' shape depends on the batch"
+    return None if size == logits.shape[-2:] else "the logits' size depends on the batch"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,15 +26,17 @@ class Tapped:
 
     Attributes:
         features: A (N, K, h, w), the classifier's input.
-        logits: (N, C, h, w), the classifier's output.
+        logits: those that the model returns, (N, C, H, W); of a short pass the classifier's own, (N, C, h, w).
         size: (H, W) of the logits that the model returns.
-        output: all that the model returned; after a short pass its logits are of an empty batch.
+        output: all that the model returned; None of a short pass.
+        short: whether the pass stopped at the classifier.
     """
 
     features: Tensor
     logits: Tensor
     size: tuple[int, int]
     output: Any
+    short: bool
 
 
 class ClassifierTap:
@@ -52,6 +54,7 @@ class ClassifierTap:
         self._path = path
         self._in_place = in_place
         self._watch = _Watch()
+        self._changed = False
         self._compiled: Callable[[Tensor], Tapped] | None = None
 
     def run(self, images: Tensor) -> Tapped:
@@ -60,11 +63,20 @@ class ClassifierTap:
             return self._pass(images, short=False)
 
     def run_short(self, images: Tensor) -> Tapped:
-        """A pass up to the classifier; what follows it sees an empty batch."""
+        """A pass up to the classifier; what follows it sees an empty batch.
+
+        A network that turns out to do more than resize its logits, now that it did not when it was probed, is run whole,
+        from this pass on.
+        """
         if self._compiled is not None:
             return self._compiled(images)
         with self._watching():
-            return self._pass(images, short=True)
+            if not self._changed:
+                seen = self._pass(images, short=True)
+                if _only_resized(seen.output, self._watch.source()):
+                    return replace(seen, output=None)
+                self._changed = True
+            return self._pass(images, short=False)
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -80,7 +92,7 @@ class ClassifierTap:
                 self._compiled = None
 
     def _short_pass(self, images: Tensor) -> Tapped:
-        return self._pass(images, short=True)
+        return replace(self._pass(images, short=True), output=None)
 
     def _pass(self, images: Tensor, *, short: bool) -> Tapped:
         watch = self._watch
@@ -89,8 +101,9 @@ class ClassifierTap:
             output = self._model(images)
             if watch.passes != 1 or watch.features is None or watch.logits is None:
                 raise ModelError(f"the classifier {self._path!r} ran {watch.passes} times in one pass", expected="once")
-            height, width = logits_of(output).shape[-2:]
-            return Tapped(watch.features, watch.logits, (height, width), output)
+            logits = logits_of(output)
+            height, width = logits.shape[-2:]
+            return Tapped(watch.features, watch.logits if short else logits, (height, width), output, short)
         finally:
             watch.end()
 
@@ -116,12 +129,18 @@ class _Watch:
         self.passes = 0
         self.features: Tensor | None = None
         self.logits: Tensor | None = None
+        self._source: Any = None
 
     def begin(self, short: bool) -> None:
         self._on, self._short, self.passes = True, short, 0
 
     def end(self) -> None:
         self._on, self.features, self.logits = False, None, None
+
+    def source(self) -> Any:
+        """Where in autograd's graph the empty batch of the last pass came from; not kept any longer, nor the graph."""
+        source, self._source = self._source, None
+        return source
 
     def attach(self, head: nn.Module, *, in_place: bool) -> list[RemovableHandle]:
         def before(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -133,6 +152,30 @@ class _Watch:
                 return None
             self.passes += 1
             self.logits = logits_of(output)
-            return self.logits[:0] if self._short else None
+            if not self._short:
+                return None
+            empty = self.logits[:0]
+            if not torch.compiler.is_compiling():
+                self._source = empty.grad_fn  # now: a change in place would hide behind it
+            return empty
 
         return [head.register_forward_pre_hook(before), head.register_forward_hook(after)]
+
+
+_HARMLESS = ("UpsampleBilinear2DBackward", "ToCopyBackward", "CloneBackward")
+
+
+def _only_resized(output: Any, source: Any) -> bool:
+    """Whether the logits of a short pass come from the empty batch by a bilinear resize and nothing else.
+
+    Autograd's record of the pass says so, at no cost. Without gradients there is no record, and no training.
+    """
+    logits = logits_of(output)
+    if logits._backward_hooks:
+        return False  # somebody wants the gradient that only a whole pass has
+    node = logits.grad_fn
+    while node is not None and node is not source:
+        if not node.name().startswith(_HARMLESS):
+            return False
+        node = node.next_functions[0][0]
+    return node is source

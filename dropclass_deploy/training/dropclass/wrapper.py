@@ -76,7 +76,7 @@ class DropBranch(nn.Sequential):
         self.norm = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, features: Tensor, gate: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, features: Tensor, gate: Tensor | None = None) -> Tensor:
         """The block on features (N, K, h, w), each channel times its ``gate`` (K,) when there is one."""
         return cast(Tensor, self.relu(self.norm(self.conv(features, gate))))
 
@@ -162,12 +162,12 @@ class DropClass(nn.Module):
         short = not resized and self.classifier.tail is None
         seen = self.tap.run_short(images) if short else self.tap.run(images)
         return DropClassOutput(
-            logits=seen.logits if short else logits_of(seen.output),
+            logits=seen.logits,
             drop_logits=self._drop(seen.features, z),
             dropped=z,
             align_corners=self.classifier.align_corners,
-            output=None if short else seen.output,
-            resized_to=seen.size if short else None,
+            output=seen.output,
+            resized_to=seen.size if seen.short else None,
         )
 
     def _choose(
