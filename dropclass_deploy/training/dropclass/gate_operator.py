@@ -9,7 +9,6 @@ Saved for the backward pass: A itself, which the classifier keeps anyway, and nu
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
@@ -18,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropclass_deploy.core.errors import ModelError, first_line
+from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.training.dropclass import plain_gate
+from dropclass_deploy.training.losses.triton_check import working
 
 # float64 is for checks, not for speed: the kernels accumulate in float32.
 _KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -186,15 +186,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
     except ImportError:  # torch for Windows comes without Triton
         return None
     one = torch.ones(1, device=device)
-    try:
-        triton_gate.gate(one.view(1, 1, 1, 1), one, -one)
-    except Exception as error:  # no C compiler, a chip that is too old, a driver that does not fit: many types
-        warnings.warn(
-            f"Triton's kernels do not run on {device} ({first_line(error)}): the gate runs as plain operations, slower",
-            stacklevel=2,
-        )
-        return None
-    return triton_gate
+    return working(triton_gate, lambda: triton_gate.gate(one.view(1, 1, 1, 1), one, -one), device)
 
 
 def _kernels_for(tensor: Tensor) -> ModuleType | None:

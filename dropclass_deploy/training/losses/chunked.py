@@ -1,4 +1,4 @@
-"""The losses of resized logits on the CPU, a band of label rows at a time.
+"""The losses of resized logits in plain torch, a band of label rows at a time: what runs on a CPU.
 
 Resizing is separable: along the width by torch's own kernel, on the few small rows that a band of label rows mixes; along
 the height by a product with a narrow matrix. The band's full-size logits lie in the processor's cache, become
@@ -76,7 +76,7 @@ def head_losses(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     small = logits.to(dtype, memory_format=torch.contiguous_format)
     gradient = torch.zeros_like(small) if with_gradient else small.new_empty(0)
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device=small.device)
     options = _Head(
         weight.to(dtype), pixel_weight, scale.to(dtype), suppressed, ignore_index, align_corners, with_gradient
     )
@@ -96,16 +96,16 @@ def _bands(small: Tensor, labels: Tensor, align_corners: bool) -> Iterator[_Band
     axis = None if height == rows else resize_axis(height, rows, align_corners)
     for start in range(0, rows, step):
         stop = min(rows, start + step)
-        source, mix = _source(axis, start, stop, small.dtype)
+        source, mix = _source(axis, start, stop, small)
         for first in range(0, count, images):
             yield _Band(slice(first, first + images), slice(start, stop), source, mix)
 
 
-def _source(axis: ResizeAxis | None, start: int, stop: int, dtype: torch.dtype) -> tuple[slice, Tensor | None]:
+def _source(axis: ResizeAxis | None, start: int, stop: int, like: Tensor) -> tuple[slice, Tensor | None]:
     if axis is None:
         return slice(start, stop), None
     low, high, weights = axis.matrix(start, stop)
-    return slice(low, high), weights.to(dtype)
+    return slice(low, high), weights.to(like)
 
 
 def _add_band(small: Tensor, labels: Tensor, options: _Head, band: _Band, sums: Tensor, gradient: Tensor) -> None:

@@ -9,13 +9,16 @@ softmax of as many, and both again in the backward pass) never exist.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dropclass_deploy.training.losses.chunked import head_losses as _on_cpu
+from dropclass_deploy.training.losses import chunked
+from dropclass_deploy.training.losses.triton_check import working
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def resize_left(logits: Tensor, size: tuple[int, int], align_corners: bool | Non
     return Resize(F.interpolate(wide, size=size, mode="bilinear", align_corners=align_corners))
 
 
-@torch.library.custom_op("dropclass::head_losses", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("dropclass::head_losses", mutates_args=())
 def _head_losses(
     logits: Tensor,
     labels: Tensor,
@@ -63,8 +66,8 @@ def _head_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum of the two sums, the sums, the gradient of the first; see ``chunked.head_losses``."""
     # The products of a resize are no matter for autocast.
-    with torch.autocast("cpu", enabled=False):
-        sums, gradient = _on_cpu(
+    with torch.autocast(logits.device.type, enabled=False):
+        sums, gradient = chunked.head_losses(
             logits, labels, weight, pixel_weight, scale, suppressed, ignore_index, align_corners, with_gradient
         )
     return (sums * scale).sum().to(_compute_dtype(logits)), sums, gradient
@@ -82,13 +85,26 @@ def _on_cuda(
     align_corners: bool,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # Triton comes with torch's CUDA builds only.
-    from dropclass_deploy.training.losses.triton_losses import head_losses
-
-    sums, gradient = head_losses(
-        logits, labels, weight, pixel_weight, scale, suppressed, ignore_index, align_corners, with_gradient
-    )
+    kernels = _kernels(logits.device) if logits.dtype != torch.float64 and labels.numel() else None
+    with torch.autocast("cuda", enabled=False):
+        sums, gradient = (kernels or chunked).head_losses(
+            logits, labels, weight, pixel_weight, scale, suppressed, ignore_index, align_corners, with_gradient
+        )
     return (sums * scale).sum().to(_compute_dtype(logits)), sums, gradient
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """The Triton kernels, or None where they cannot run; found out once a device by running the smallest loss."""
+    from dropclass_deploy.training.losses import triton_losses
+
+    logits, labels = torch.zeros(1, 2, 1, 1, device=device), torch.zeros(1, 2, 2, dtype=torch.uint8, device=device)
+    weights = torch.ones(2, device=device)
+    return working(
+        triton_losses,
+        lambda: triton_losses.head_losses(logits, labels, weights, None, weights, 1, 255, False, True),
+        device,
+    )
 
 
 @_head_losses.register_fake
