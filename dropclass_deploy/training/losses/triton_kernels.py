@@ -26,26 +26,91 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+FAINT = tl.constexpr(2.0**-100)  # below it what counts of a sum may have left float32's normal numbers
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _scaled_logits(plane, rows, columns, down, across, SAME: tl.constexpr):
-    """log2 e times the logits of one class at the block's pixels, float32 [SY, XR, BW, XL].
+def _total(values):
+    """The sum over a block, axis by axis (this and its like): a flattened one would change the layout."""
+    return tl.sum(tl.sum(tl.sum(tl.sum(values, 0), 0), 0), 0)
 
-    ``plane`` points to the class; ``rows`` are the offsets of the two source rows, ``columns`` of the two columns.
-    """
+
+@triton.jit
+def _least(values):
+    """The minimum over a block."""
+    return tl.min(tl.min(tl.min(tl.min(values, 0), 0), 0), 0)
+
+
+@triton.jit
+def _either(a, b):
+    return a | b
+
+
+@triton.jit
+def _union(bits):
+    """The bits that are set anywhere in a block."""
+    bits = tl.reduce(tl.reduce(bits, 0, _either), 0, _either)
+    return tl.reduce(tl.reduce(bits, 0, _either), 0, _either)
+
+
+@triton.jit
+def _corner_pointers(base, rows, columns):
+    """Pointers to the four corners' logits of the first class, or four times the pixel's own where nothing is resized."""
     upper, lower = rows
     left, right = columns
-    a = tl.load(plane + upper + left).to(tl.float32) * LOG2_E
+    return base + upper + left, base + upper + right, base + lower + left, base + lower + right
+
+
+@triton.jit
+def _moved(corners, step):
+    """The same corners, one class (or ``step`` elements) further."""
+    a, b, c, d = corners
+    return a + step, b + step, c + step, d + step
+
+
+@triton.jit
+def _levels(corners, classes, step, SAME: tl.constexpr):
+    """Each corner's largest logit, float32."""
+    a, b, c, d = corners
+    a = tl.load(a).to(tl.float32)
     if SAME:
-        result = a
+        b = a
+        c = a
+        d = a
+        for _ in range(1, classes):
+            corners = _moved(corners, step)
+            a = tl.maximum(a, tl.load(corners[0]).to(tl.float32))
     else:
-        b = tl.load(plane + upper + right).to(tl.float32) * LOG2_E
-        c = tl.load(plane + lower + left).to(tl.float32) * LOG2_E
-        d = tl.load(plane + lower + right).to(tl.float32) * LOG2_E
-        top = a + across * (b - a)
-        bottom = c + across * (d - c)
+        b = tl.load(b).to(tl.float32)
+        c = tl.load(c).to(tl.float32)
+        d = tl.load(d).to(tl.float32)
+        for _ in range(1, classes):
+            corners = _moved(corners, step)
+            a = tl.maximum(a, tl.load(corners[0]).to(tl.float32))
+            b = tl.maximum(b, tl.load(corners[1]).to(tl.float32))
+            c = tl.maximum(c, tl.load(corners[2]).to(tl.float32))
+            d = tl.maximum(d, tl.load(corners[3]).to(tl.float32))
+    return a, b, c, d
+
+
+@triton.jit
+def _exponents(corners, levels, down, across, SAME: tl.constexpr):
+    """log2 e times a class's logits at the pixels, less the interpolated levels: float32 [SY, XR, BW, XL], never above 0.
+
+    Subtracting a number from all classes of a corner subtracts its interpolation from all classes of a pixel, and
+    softmax does not see that. So four subtractions do for a cell what the maximum of each pixel does otherwise.
+    """
+    a = tl.load(corners[0]).to(tl.float32) - levels[0]
+    if SAME:
+        result = a * LOG2_E
+    else:
+        b = tl.load(corners[1]).to(tl.float32) - levels[1]
+        c = tl.load(corners[2]).to(tl.float32) - levels[2]
+        d = tl.load(corners[3]).to(tl.float32) - levels[3]
+        share = across * LOG2_E
+        top = a * LOG2_E + share * (b - a)
+        bottom = c * LOG2_E + share * (d - c)
         result = top + down * (bottom - top)
     return result
 
@@ -83,19 +148,23 @@ def _put_gradient(out, g, inside, offsets, writer, down, across, SAME: tl.conste
 
 
 @triton.jit
-def _log_sum(base, rows, columns, down, across, start, classes, stride, SAME: tl.constexpr):
-    """Maximum and sum of exp2(logit − maximum) over the classes, of scaled logits: float32, like ``start``."""
-    top = start - float("inf")
-    plane = base
-    for _ in range(0, classes):
-        top = tl.maximum(top, _scaled_logits(plane, rows, columns, down, across, SAME))
-        plane += stride
-    total = start
-    plane = base
-    for _ in range(0, classes):
-        total += tl.exp2(_scaled_logits(plane, rows, columns, down, across, SAME) - top)
-        plane += stride
-    return top, total
+def _sum_of_classes(corners, levels, down, across, top, classes, step, SAME: tl.constexpr):
+    """Sum over the classes of exp2(exponent − ``top``)."""
+    total = tl.exp2(_exponents(corners, levels, down, across, SAME) - top)
+    for _ in range(1, classes):
+        corners = _moved(corners, step)
+        total += tl.exp2(_exponents(corners, levels, down, across, SAME) - top)
+    return total
+
+
+@triton.jit
+def _largest_exponent(corners, levels, down, across, classes, step, SAME: tl.constexpr):
+    """The maximum over the classes at each pixel."""
+    top = _exponents(corners, levels, down, across, SAME)
+    for _ in range(1, classes):
+        corners = _moved(corners, step)
+        top = tl.maximum(top, _exponents(corners, levels, down, across, SAME))
+    return top
 
 
 @triton.jit
@@ -128,7 +197,6 @@ def _block_columns(
         left = tl.where(own, index, 0)
         right = left
     else:
-        # From memory, not computed: the compiler then sees no run of neighbours, for which it would change the layout.
         cell = tl.load(cells + known)
         left = tl.maximum(cell, 0)
         right = tl.minimum(cell + 1, size_in - 1)
@@ -136,49 +204,41 @@ def _block_columns(
 
 
 @triton.jit
-def _pixel_factors(labels, weight, pixel_weight, offsets, inside, classes, ignore_index):
+def _pixel_factors(labels, weight, pixel_weight, start, offsets, inside, classes, ignore_index):
     """Label (−1: does not count), whether the pixel counts, and weight[label]·pixel_weight, of the block's pixels."""
-    label = tl.load(labels + offsets, mask=inside, other=0).to(tl.int64)
+    label = tl.load(labels + start + offsets, mask=inside, other=0).to(tl.int64)
     valid = inside & (label != ignore_index) & (label >= 0) & (label < classes)
     label = tl.where(valid, label, -1).to(tl.int32)
     factor = tl.load(weight + label, mask=valid, other=0.0)
     if pixel_weight is not None:
-        factor *= tl.load(pixel_weight + offsets, mask=valid, other=0.0)
+        factor *= tl.load(pixel_weight + start + offsets, mask=valid, other=0.0)
     return label, valid, factor
 
 
 @triton.jit
 def _gradients(
-    base, pixels, at, gradient, inside, offsets, writer, classes, suppressed, stride, gradient_stride,
+    corners, levels, down, across, pixels, top, gradient, inside, offsets, writer, classes, suppressed, step, gradient_step,
     SAME: tl.constexpr, ATOMIC: tl.constexpr,
 ):  # fmt: skip
     """Write ∂/∂logits of every class: p_c·(k − s·p_z) − k·[c = y] + s·p_z·[c = z].
 
-    ``pixels``: the label y, k, s·p_z, and what ``_log_sum`` gave. The class z has a term of its own and goes first, so
-    that the loop over the others keeps one number a pixel less in registers.
+    ``pixels``: the label y, k, (k − s·p_z)/total, and which of 32 groups of classes have a label in the block: a class
+    of the others skips the second term. The class z has been written: its own term would cost the loop a register a pixel.
     """
-    label, k, suppression, top, total = pixels
-    rows, columns, down, across = at
-    factor = (k - suppression) / total
-    if suppressed >= 0:
-        share = tl.exp2(_scaled_logits(base + suppressed.to(tl.int64) * stride, rows, columns, down, across, SAME) - top)
-        g = share * factor + suppression - tl.where(label == suppressed, k, 0.0)
-        out = gradient + suppressed.to(tl.int64) * gradient_stride
-        _put_gradient(out, g, inside, offsets, writer, down, across, SAME, ATOMIC)
-    plane = base
-    out = gradient
+    label, k, factor, present = pixels
     for c in range(0, classes):
         if c != suppressed:
-            share = tl.exp2(_scaled_logits(plane, rows, columns, down, across, SAME) - top)
-            g = share * factor - tl.where(label == c, k, 0.0)
-            _put_gradient(out, g, inside, offsets, writer, down, across, SAME, ATOMIC)
-        plane += stride
-        out += gradient_stride
+            g = tl.exp2(_exponents(corners, levels, down, across, SAME) - top) * factor
+            if (present >> (c & 31)) & 1:
+                g -= tl.where(label == c, k, 0.0)
+            _put_gradient(gradient, g, inside, offsets, writer, down, across, SAME, ATOMIC)
+        corners = _moved(corners, step)
+        gradient += gradient_step
 
 
 @triton.jit
 def _offsets(
-    y_source, x_source, y, x, piece_y, piece_x, pieces_y, pieces_x, w, W, SAME: tl.constexpr, ATOMIC: tl.constexpr
+    y_source, x_source, y, x, piece_y, slot, pieces_y, pieces_x, w, W, SAME: tl.constexpr, ATOMIC: tl.constexpr
 ):
     """Where a class's gradient goes: the pixel, the four corners in the logits, or the cell in each of four planes."""
     if SAME:
@@ -190,7 +250,7 @@ def _offsets(
         offsets = (upper * w + left, upper * w + right, lower * w + left, lower * w + right)
     else:
         plane = pieces_y * pieces_x
-        cell = piece_y * pieces_x + piece_x
+        cell = piece_y * pieces_x + slot
         offsets = (cell, plane + cell, 2 * plane + cell, 3 * plane + cell)
     return offsets
 
@@ -202,20 +262,18 @@ def _total(values):
 
 
 @triton.jit
-def _label_losses(base, label, valid, factor, top, total, stride, at, SAME: tl.constexpr):
-    """factor·(−log softmax at the label), 0 where ``valid`` is false. The label's logit is read, not met on the way
-    through the classes: four reads a pixel instead of a comparison a pixel and class."""
-    rows, columns, down, across = at
-    plane = base + tl.maximum(label, 0).to(tl.int64) * stride
-    chosen = _scaled_logits(plane, rows, columns, down, across, SAME)
-    return tl.where(valid, factor * ((tl.log2(total) + (top - chosen)) * LN_2), 0.0)
+def _label_exponents(base, rows, columns, levels, down, across, label, step, SAME: tl.constexpr):
+    """The exponents of the pixels' own labels. They are read, not met on the way through the classes: four reads a pixel
+    instead of a comparison a pixel and class."""
+    own = base + tl.maximum(label, 0).to(tl.int64) * step
+    return _exponents(_corner_pointers(own, rows, columns), levels, down, across, SAME)
 
 
-@triton.jit(do_not_specialize=["classes", "suppressed", "ignore_index"])
+@triton.jit(do_not_specialize=["classes", "suppressed", "ignore_index", "stride_c", "gradient_stride"])
 def loss_kernel(
     logits, labels, weight, pixel_weight, scale, sums, gradient,
     starts_y, cells_y, share_y, starts_x, cells_x, share_x,
-    classes, suppressed, ignore_index, h, w, H, W, pieces_y, pieces_x, blocks_x,
+    classes, suppressed, ignore_index, h, w, H, W, pieces_y, pieces_x, per_x, blocks_x,
     stride_n, stride_c, stride_h, stride_w, gradient_stride,
     SY: tl.constexpr, XR: tl.constexpr, BW: tl.constexpr, XL: tl.constexpr,
     SAME: tl.constexpr, GRADIENT: tl.constexpr, ATOMIC: tl.constexpr,
@@ -225,37 +283,58 @@ def loss_kernel(
     piece_y = (program // blocks_x) % pieces_y
     image = (program // blocks_x // pieces_y).to(tl.int64)
     piece_x = (program % blocks_x) * BW + tl.arange(0, BW)[None, None, :, None]
-    lane = tl.arange(0, XL)[None, None, None, :]
-    writer = (piece_x < pieces_x) & (lane == 0)
+    writer = (piece_x < pieces_x) & (tl.arange(0, XL)[None, None, None, :] == 0)
     piece_x = tl.broadcast_to(piece_x, (1, 1, BW, XL))
-
+    known = tl.minimum(piece_x, pieces_x - 1)
     y, own_y, down, rows, y_source = _block_rows(starts_y, cells_y, share_y, piece_y, h, stride_h, SY, SAME)
     x, own_x, across, columns, x_source = _block_columns(
         starts_x, cells_x, share_x, piece_x, pieces_x, w, stride_w, XR, XL, SAME
     )
-    at = (rows, columns, down, across)
     inside = own_y & own_x
-    start = image * H * W
-    if pixel_weight is not None:
-        pixel_weight += start
-    label, valid, factor = _pixel_factors(
-        labels + start, weight, pixel_weight, y * W + x, inside, classes, ignore_index
-    )
+    step = stride_c.to(tl.int64)
     base = logits + image * stride_n
-    top, total = _log_sum(base, rows, columns, down, across, tl.where(inside, 0.0, 0.0), classes, stride_c, SAME)
-    tl.store(sums + 2 * program, _total(_label_losses(base, label, valid, factor, top, total, stride_c, at, SAME)))
-    probability = tl.where(inside, 0.0, 0.0)
+    corners = _corner_pointers(base, rows, columns)
+    levels = _levels(corners, classes, step, SAME)
+    # A pixel outside stays at 1, so that nothing is divided by 0.
+    total = tl.where(inside, _sum_of_classes(corners, levels, down, across, 0.0, classes, step, SAME), 1.0)
+    top = tl.zeros_like(total)
+    # Corners that are each sure of another class can leave a pixel's sum too small: then its own maximum is needed.
+    faint = _least(total) < FAINT
+    if faint:
+        top = _largest_exponent(corners, levels, down, across, classes, step, SAME)
+        total = _sum_of_classes(corners, levels, down, across, top, classes, step, SAME)
+
+        total = tl.where(inside, total, 1.0)
+    label, valid, k = _pixel_factors(
+        labels, weight, pixel_weight, image * H * W, y * W + x, inside, classes, ignore_index
+    )
+    own = _label_exponents(base, rows, columns, levels, down, across, label, step, SAME)
+    tl.store(sums + 2 * program, _total(tl.where(valid, k * ((tl.log2(total) + (top - own)) * LN_2), 0.0)))
+    probability = tl.zeros_like(total)
     if suppressed >= 0:
-        plane = base + suppressed.to(tl.int64) * stride_c
-        probability = tl.exp2(_scaled_logits(plane, rows, columns, down, across, SAME) - top) / total
-        probability = tl.where(valid, probability, 0.0)
+        of_z = _exponents(_moved(corners, suppressed.to(tl.int64) * step), levels, down, across, SAME)
+        probability = tl.where(valid, tl.exp2(of_z - top) / total, 0.0)
     tl.store(sums + 2 * program + 1, _total(probability))
     if GRADIENT:
         gradient += image * classes * gradient_stride
-        offsets = _offsets(y_source, x_source, y, x, piece_y, piece_x, pieces_y, pieces_x, w, W, SAME, ATOMIC)
-        pixels = (label, factor * tl.load(scale), probability * tl.load(scale + 1), top, total)
-        _gradients(base, pixels, at, gradient, inside, offsets, writer, classes, suppressed, stride_c, gradient_stride,
-                   SAME, ATOMIC)  # fmt: skip
+        # The piece again, by way of its cell in memory: where the compiler sees a run of neighbours it changes the
+        # store's layout, and converts to it in the loop.
+        slot = (tl.load(cells_x + known) + 1) * per_x + known % per_x
+        offsets = _offsets(y_source, x_source, y, x, piece_y, slot, pieces_y, pieces_x, w, W, SAME, ATOMIC)
+        k *= tl.load(scale)
+        suppression = probability * tl.load(scale + 1)
+        if suppressed >= 0:
+            g = probability * (k - suppression) + suppression - tl.where(label == suppressed, k, 0.0)
+            out = gradient + suppressed.to(tl.int64) * gradient_stride
+            _put_gradient(out, g, inside, offsets, writer, down, across, SAME, ATOMIC)
+        present = _union(tl.where(valid, 1 << (label & 31), 0))
+        pixels = (label, k, (k - suppression) / total, present)
+        if faint:
+            _gradients(corners, levels, down, across, pixels, top, gradient, inside, offsets, writer, classes, suppressed,
+                       step, gradient_stride, SAME, ATOMIC)  # fmt: skip
+        else:
+            _gradients(corners, levels, down, across, pixels, 0.0, gradient, inside, offsets, writer, classes, suppressed,
+                       step, gradient_stride, SAME, ATOMIC)  # fmt: skip
 
 
 @triton.jit

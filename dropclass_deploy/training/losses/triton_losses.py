@@ -99,7 +99,7 @@ def head_losses(
     atomic = not (deterministic or cut.same)
     out = _gradient_space(logits, cut, with_gradient, atomic)
     tables = (cut.y.starts, cut.y.cells, cut.y.share, cut.x.starts, cut.x.cells, cut.x.share)
-    sizes = (h, w, *labels.shape[1:], cut.y.pieces, cut.x.pieces, cut.across)
+    sizes = (h, w, *labels.shape[1:], cut.y.pieces, cut.x.pieces, cut.x.pieces_per_cell, cut.across)
     with _on(logits.device):
         kernels.loss_kernel[(programs,)](
             logits, labels, weight, pixel_weight, scale, sums, out, *tables, c, suppressed, ignore_index, *sizes,
