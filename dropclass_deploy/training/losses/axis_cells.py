@@ -82,7 +82,9 @@ def _cut(counts: Tensor, length: int, pieces_per_cell: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def axis_cells(size_in: int, size_out: int, align_corners: bool, rows: bool, cap: int, device: torch.device) -> AxisCells:
+def axis_cells(
+    size_in: int, size_out: int, align_corners: bool, rows: bool, cap: int, device: torch.device
+) -> AxisCells:
     """The tables of one axis on ``device``; kept, because a training run asks for few sizes again and again.
 
     Args:

@@ -13,10 +13,14 @@ from dropclass_deploy.core.errors import MissingExtraError
 from dropclass_deploy.training.losses.axis_cells import AxisCells, axis_cells, axis_spans
 
 LANES = 32  # of a warp; one warp is one program, so that every exchange is a shuffle
-# Pixels a thread keeps in registers: four numbers each through the gradient's loop. With 16 that is about half of what
-# lets 16 warps share a multiprocessor; with 8 the sums over lanes weigh twice as much.
+# Pixels a thread keeps in registers, three or four numbers each. Counted for compute capability 9.0 at stride 8, in the
+# loops' instructions a pixel and class: 17 with 16 pixels, 26 with 8; with 32 the registers do not suffice.
 PIXELS_PER_THREAD = 16
+PIXELS_UNRESIZED = 8  # each with pointers of its own
 MOST_ROWS = 8
+# 16 warps a multiprocessor. The compiler takes up to 180 where it may, outside the loops over classes; with 128 it puts
+# a dozen numbers aside there, and none within the loops.
+MOST_REGISTERS = 128
 GATHER_BLOCK = 256
 
 
@@ -38,9 +42,9 @@ class Blocks:
 def blocks(size_in: tuple[int, int], size_out: tuple[int, int], align_corners: bool, device: torch.device) -> Blocks:
     """The cut for logits of ``size_in`` = (h, w) and labels of ``size_out`` = (H, W)."""
     if size_in == size_out:
-        span = PIXELS_PER_THREAD * LANES
+        span = PIXELS_UNRESIZED * LANES
         rows, columns = axis_spans(size_out[0], 1, device), axis_spans(size_out[1], span, device)
-        return Blocks(rows, columns, (1, PIXELS_PER_THREAD, 1, LANES), same=True)
+        return Blocks(rows, columns, (1, PIXELS_UNRESIZED, 1, LANES), same=True)
     rows = axis_cells(size_in[0], size_out[0], align_corners, True, MOST_ROWS, device)
     columns = axis_cells(size_in[1], size_out[1], align_corners, False, LANES, device)
     groups = min(columns.length, PIXELS_PER_THREAD // rows.length)
@@ -103,8 +107,9 @@ def head_losses(
     with _on(logits.device):
         kernels.loss_kernel[(programs,)](
             logits, labels, weight, pixel_weight, scale, sums, out, *tables, c, suppressed, ignore_index, *sizes,
-            *logits.stride(), out.stride(1) if with_gradient else 0, *cut.shape, cut.same, with_gradient, atomic,
-            num_warps=1, num_stages=1,
+            *logits.stride(), out.stride(1) if with_gradient else 0,
+            *cut.shape, cut.same, with_gradient, atomic, kernels.SKIP_ABSENT,
+            num_warps=1, num_stages=1, **_register_limit(),
         )  # fmt: skip
         gradient = out
         if with_gradient and not (atomic or cut.same):
@@ -142,6 +147,11 @@ def _kernels() -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtraError("triton", "train") from error
     return triton_kernels
+
+
+def _register_limit() -> dict[str, int]:
+    """The launch option that limits registers; only NVIDIA's compiler has it."""
+    return {} if torch.version.hip else {"maxnreg": MOST_REGISTERS}
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
