@@ -94,8 +94,8 @@ def head_losses(
     """
     kernels = _kernels()
     labels = labels.contiguous()
-    weight, scale = weight.contiguous(), scale.contiguous()
-    pixel_weight = None if pixel_weight is None else pixel_weight.contiguous()
+    weight, scale = weight.float().contiguous(), scale.float().contiguous()
+    pixel_weight = None if pixel_weight is None else pixel_weight.float().contiguous()
     n, c, h, w = logits.shape
     cut = blocks((h, w), (labels.shape[1], labels.shape[2]), align_corners, logits.device)
     programs = n * cut.y.pieces * cut.across
