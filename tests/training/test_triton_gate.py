@@ -119,7 +119,7 @@ FALL_BACK = textwrap.dedent(
 def test_where_the_kernels_cannot_run_one_warning_says_so_and_plain_operations_do_the_work() -> None:
     result = run("-c", FALL_BACK, interpret=False)
     assert result.returncode == 0, result.stderr
-    said = r"\[None, None\] 1 Triton's kernels do not run on cpu \(.+\): the gate runs as plain operations, slower\n"
+    said = r"\[None, None\] 1 Triton's kernels do not run on cpu \(.+\): plain operations run instead, slower\n"
     assert re.fullmatch(said, result.stdout), result.stdout
 
 

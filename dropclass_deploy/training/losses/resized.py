@@ -96,7 +96,7 @@ def _on_cuda(
 @cache
 def _kernels(device: torch.device) -> ModuleType | None:
     """The Triton kernels, or None where they cannot run; found out once a device by running the smallest loss."""
-    from dropclass_deploy.training.losses import triton_losses
+    import dropclass_deploy.training.losses.triton_losses as triton_losses
 
     logits, labels = torch.zeros(1, 2, 1, 1, device=device), torch.zeros(1, 2, 2, dtype=torch.uint8, device=device)
     weights = torch.ones(2, device=device)
