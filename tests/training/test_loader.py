@@ -134,8 +134,8 @@ def test_a_fixed_size_resizes_both() -> None:
 
 
 def test_images_of_two_sizes_in_one_batch_are_refused() -> None:
-    def pair(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(3, side, side), torch.zeros(side, side)
+    def pair(side: int) -> tuple[torch.Tensor, torch.Tensor, tuple[()]]:
+        return torch.zeros(3, side, side), torch.zeros(side, side), ()
 
     # An error comes out like a batch: raised in a worker process, it would arrive with that process's traceback.
     refused = collate([pair(4), pair(5)])

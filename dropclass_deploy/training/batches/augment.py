@@ -14,6 +14,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
+from dropclass_deploy.training.batches.draws import draw
+from dropclass_deploy.training.batches.photometry import Change, change_colours, draw_change
 from dropclass_deploy.training.recipe import Photometric, TrainSection
 
 
@@ -54,11 +56,16 @@ class Augment:
         Returns:
             uint8 (3, h, w) and uint8 (h, w) with (h, w) = ``crop``, or (H, W) without one.
         """
+        image, mask, change = self.geometry(image, mask, generator)
+        return change_colours(image, self.photometric, change), mask
+
+    def geometry(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Change]:
+        """All but the change of colours, which is drawn and handed over, to be made later."""
         if self.crop is not None:
             image, mask = self._scale_and_crop(image, mask, generator)
         if draw(generator, 0.0, 1.0) < self.flip:
             image, mask = V.horizontal_flip(image), V.horizontal_flip(mask)
-        return self._photometric(image, generator), mask
+        return image, mask, draw_change(self.photometric, generator)
 
     def _scale_and_crop(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cut the window in source pixels first and resize it once: the same picture as scaling the whole image."""
@@ -81,21 +88,6 @@ class Augment:
         canvas = torch.tensor(self.fill).round().to(torch.uint8).view(3, 1, 1).expand(3, *window).clone()
         canvas[:, inside.to_rows, inside.to_columns] = image[:, inside.rows, inside.columns]
         return canvas
-
-    def _photometric(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        change = self.photometric
-        # Every draw is made whether it is used or not, so that one option does not shift the others' numbers.
-        factors = [draw(generator, 1 - x, 1 + x) for x in (change.brightness, change.contrast, change.saturation)]
-        turn = draw(generator, -change.hue, change.hue)
-        if change.brightness:
-            image = V.adjust_brightness(image, factors[0])
-        if change.contrast:
-            image = V.adjust_contrast(image, factors[1])
-        if change.saturation:
-            image = V.adjust_saturation(image, factors[2])
-        if change.hue:
-            image = V.adjust_hue(image, turn)
-        return image
 
 
 @dataclass(frozen=True)
@@ -139,13 +131,13 @@ def _offset(size: int, window: int, generator: torch.Generator) -> int:
     return low + int(draw(generator, 0.0, 1.0) * (high - low + 1))
 
 
-def draw(generator: torch.Generator, low: float, high: float) -> float:
-    """A uniform number from [low, high)."""
-    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+def normalise(images: Tensor, scale: Tensor, shift: Tensor, *, channels_last: bool = False) -> Tensor:
+    """Network input float32 (N, 3, H, W) of uint8 images, as ``Preprocess.normalise`` makes it.
 
-
-def normalise(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Network input float32 (N, 3, H, W) of uint8 images, as ``Preprocess.normalise`` makes it."""
+    ``channels_last`` is its memory layout, not its shape; the values are the same.
+    """
+    if channels_last:  # while a pixel is three bytes: a quarter of what float32 would have to move
+        images = images.contiguous(memory_format=torch.channels_last)
     return images.float() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 

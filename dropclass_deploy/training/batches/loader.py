@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator
 from functools import partial
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +14,18 @@ from dropclass_deploy.core.errors import DataError, DropclassError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.training.batches.augment import Augment, resize_pair
+from dropclass_deploy.training.batches.draws import generator_for as generator_for  # known by this place too
+from dropclass_deploy.training.batches.photometry import Change
+from dropclass_deploy.training.batches.workers import closing_flag, leave_signals_to_the_parent
 from dropclass_deploy.training.recipe import TrainSection
 
-Pair = tuple[Tensor, Tensor]
-Batch = Pair | DropclassError
-"""An error of ours comes out of the loader like a batch, to be raised by whoever takes it: one that is raised in a worker
-process arrives with that process's traceback for a message."""
+Changes = tuple[Change, ...]
+Batch = tuple[Tensor, Tensor, Changes] | DropclassError
+"""Image and mask, of one sample or of a step, and the changes of colour that are left to whoever takes them (or ()).
+
+An error of ours comes out of the loader like a batch, to be raised by whoever takes it: one that is raised in a worker
+process arrives with that process's traceback for a message.
+"""
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
@@ -67,52 +67,62 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         return self._kept[1]
 
 
-def generator_for(seed: int, stream: int, number: int) -> torch.Generator:
-    """A CPU generator for one purpose (``stream``) and one step, sample or pass (``number``)."""
-    return torch.Generator().manual_seed(key_for(seed, stream, number))
-
-
-def key_for(seed: int, stream: int, number: int) -> int:
-    """The seed of one purpose and number, in [0, 2⁶³).
-
-    A multiply-and-mix (splitmix64's constants) keeps neighbouring numbers from sharing generator state.
-    """
-    state = (seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) & (2**64 - 1)
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (state ^ (state >> 31)) & (2**63 - 1)
-
-
 class TrainingImages(TorchDataset[Batch]):
-    """Augmented pairs of a data set: uint8 image (3, h, w) and uint8 mask (h, w)."""
+    """Augmented pairs of a data set: uint8 image (3, h, w) and uint8 mask (h, w).
 
-    def __init__(self, dataset: Dataset, augment: Augment, preprocess: Preprocess, seed: int) -> None:
+    With ``defer_colours`` the change of colours is drawn and handed over instead of made.
+    """
+
+    def __init__(
+        self, dataset: Dataset, augment: Augment, preprocess: Preprocess, seed: int, *, defer_colours: bool = False
+    ) -> None:
         self.dataset = dataset
         self.augment = augment
         self.size = preprocess.size
         self.seed = seed
+        self.defer_colours = defer_colours
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:
         try:
-            return self._pair(*item)
+            return self._sample(*item)
         except DropclassError as error:
             return error
 
-    def _pair(self, index: int, number: int) -> Pair:
+    def _sample(self, index: int, number: int) -> tuple[Tensor, Tensor, Changes]:
         image = torch.from_numpy(self.dataset.image(index).copy()).permute(2, 0, 1)
         mask = torch.from_numpy(self.dataset.mask(index).copy())
         if self.size is not None:
             image, mask = resize_pair(image, mask, self.size)
-        return self.augment(image, mask, generator_for(self.seed, 2, number))
+        generator = generator_for(self.seed, 2, number)
+        if self.defer_colours:
+            image, mask, change = self.augment.geometry(image, mask, generator)
+            return image, mask, (change,)
+        return *self.augment(image, mask, generator), ()
 
 
 def training_loader(
-    dataset: Dataset, train: TrainSection, preprocess: Preprocess, *, start: int
+    dataset: Dataset,
+    train: TrainSection,
+    preprocess: Preprocess,
+    *,
+    start: int,
+    workers: int = 0,
+    pinned: bool = False,
+    defer_colours: bool = False,
 ) -> tuple[DataLoader[Batch], StepBatches]:
-    """Loader of (images uint8 (N, 3, h, w), labels uint8 (N, h, w)) for steps ``start`` … ``train.steps``, and its sampler.
+    """Loader of images uint8 (N, 3, h, w), labels uint8 (N, h, w) and changes for steps ``start`` …, and its sampler.
+
+    Args:
+        dataset: the training split.
+        train: the recipe's section.
+        preprocess: of the network.
+        start: the first step.
+        workers: processes that work ahead; the batches are the same whatever their number.
+        pinned: batches lie in memory that a GPU copies from while the CPU goes on.
+        defer_colours: leave the changes of colour to ``photometry.change_batch``.
 
     Raises:
         DataError: when the split is empty.
@@ -120,38 +130,17 @@ def training_loader(
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
     augment = Augment.from_recipe(train, dataset.classes.ignore_index, preprocess.mean)
-    images = TrainingImages(dataset, augment, preprocess, train.seed)
+    images = TrainingImages(dataset, augment, preprocess, train.seed, defer_colours=defer_colours)
     batches = StepBatches(len(dataset), train.batch_size, train.steps, train.seed, start)
     loader = DataLoader(
         images,
         batch_sampler=batches,
-        num_workers=train.workers,
+        num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=partial(_leave_signals_to_the_parent, closing=_closing_flag()) if train.workers else None,
-        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=partial(leave_signals_to_the_parent, closing=closing_flag()) if workers else None,
+        pin_memory=pinned,
     )
     return loader, batches
-
-
-def _leave_signals_to_the_parent(_worker: int, *, closing: Any) -> None:
-    """A signal to the whole process group must not kill the workers: the parent still finishes its step and saves.
-
-    Only when the parent itself goes does it mean them: Python then ends its children by SIGTERM and waits for them.
-    """
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        if closing.value:
-            os._exit(0)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end)
-
-
-def _closing_flag() -> Any:
-    """A flag in shared memory that goes up when this process ends."""
-    flag = multiprocessing.RawValue("b", 0)
-    atexit.register(setattr, flag, "value", 1)
-    return flag
 
 
 def collate(items: list[Batch]) -> Batch:
@@ -159,12 +148,13 @@ def collate(items: list[Batch]) -> Batch:
     failed = next((item for item in items if isinstance(item, DropclassError)), None)
     if failed is not None:
         return failed
-    pairs = [item for item in items if not isinstance(item, DropclassError)]
-    sizes = {tuple(image.shape[-2:]) for image, _ in pairs}
+    samples = [item for item in items if not isinstance(item, DropclassError)]
+    images, masks, changes = zip(*samples, strict=True)
+    sizes = {tuple(image.shape[-2:]) for image in images}
     if len(sizes) > 1:
         return DataError(
             f"one batch holds images of sizes {sorted(sizes)}",
             expected="one size",
             remedy="set train.crop: [height, width], or preprocess.size",
         )
-    return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])
+    return torch.stack(images), torch.stack(masks), tuple(change for one in changes for change in one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.batches.loader import StepBatches, training_loader
+from dropclass_deploy.training.batches.loader import Batch, StepBatches, training_loader
+from dropclass_deploy.training.batches.photometry import is_deferred
+from dropclass_deploy.training.batches.workers import usable_cores, worker_count
 from dropclass_deploy.training.dropclass.probe_run import untouched
 from dropclass_deploy.training.loop.failures import LossWatch
 from dropclass_deploy.training.loop.optimiser import build_optimiser
@@ -38,7 +42,7 @@ class Session:
         processes: that train together.
         module: the method's loss, a prepared ``LossModule``.
         optimiser: prepared.
-        loader: of (images uint8 (n, 3, h, w), labels uint8 (n, h, w)), this process's share of each step.
+        loader: of (images uint8 (n, 3, h, w), labels uint8 (n, h, w), changes of colour), this process's share of a step.
         batches: which samples make up which step.
         journal: ``metrics.jsonl``; only process 0 writes.
         scale: (3,), and ``shift`` (3,): see ``Preprocess.scale_and_shift``.
@@ -48,6 +52,7 @@ class Session:
         signals: that ask the run to stop.
         step: steps done.
         meter: of the steps since the last "train" record.
+        in_channels_last: the memory layout of what the network is given.
         saved: the step of the last checkpoint, or None.
         validation_due: whether the validation after ``step`` was broken off by a signal.
         drawn_at: when the curves were drawn last, by the monotonic clock.
@@ -69,6 +74,7 @@ class Session:
     signals: StopSignals
     step: int
     meter: Meter
+    in_channels_last: bool = False
     saved: int | None = None
     validation_due: bool = False
     drawn_at: float | None = None
@@ -129,13 +135,35 @@ def _has_unused_parameters(setup: Setup) -> bool:
     return unused
 
 
-def start(setup: Setup, accelerator: Accelerator, signals: StopSignals, checkpoint: Checkpoint | None) -> Session:
+def _loader(setup: Setup, processes: Processes, step: int) -> tuple[DataLoader[Batch], StepBatches]:
+    """The batches from ``step`` on, fed as suits the device and the machine."""
+    train, data = setup.recipe.train, setup.task.train
+    neighbours = processes.gathered(platform.node()).count(platform.node())
+    return training_loader(
+        data,
+        train,
+        setup.preprocess,
+        start=step,
+        workers=worker_count(train, data, steps=train.steps - step, processes=neighbours, cores=usable_cores()),
+        pinned=processes.device.type == "cuda",
+        defer_colours=is_deferred(train, processes.device, setup.built["probe_size"]),
+    )
+
+
+def start(
+    setup: Setup,
+    accelerator: Accelerator,
+    signals: StopSignals,
+    checkpoint: Checkpoint | None,
+    *,
+    in_channels_last: bool = False,
+) -> Session:
     """Prepare a run for its first step, or the first after ``checkpoint``."""
     train, processes = setup.recipe.train, Processes.of(accelerator)
     module = setup.method.module.train()
     optimiser = build_optimiser(module, train)
     step = 0 if checkpoint is None else checkpoint.step
-    loader, batches = training_loader(setup.task.train, train, setup.preprocess, start=step)
+    loader, batches = _loader(setup, processes, step)
     if processes.count > 1 and _has_unused_parameters(setup):
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     prepared, optimiser, loader = accelerator.prepare(LossModule(setup.method), optimiser, loader)
@@ -164,4 +192,5 @@ def start(setup: Setup, accelerator: Accelerator, signals: StopSignals, checkpoi
         signals=signals,
         step=step,
         meter=Meter(train.batch_size),
+        in_channels_last=in_channels_last,
     )

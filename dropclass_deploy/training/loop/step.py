@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.training.batches.augment import normalise
-from dropclass_deploy.training.batches.loader import key_for
+from dropclass_deploy.training.batches.draws import key_for
 from dropclass_deploy.training.loop.failures import lost_step
 from dropclass_deploy.training.loop.optimiser import learning_rate, set_learning_rate
 from dropclass_deploy.training.loop.session import Session
@@ -80,7 +80,7 @@ def _backward(
     session: Session, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None, *, last: bool
 ) -> StepLoss:
     """Loss and gradients of one part; processes exchange gradients at the last one only."""
-    inputs = normalise(images, session.scale, session.shift)
+    inputs = normalise(images, session.scale, session.shift, channels_last=session.in_channels_last)
     with contextlib.nullcontext() if last else session.accelerator.no_sync(session.module):
         loss = _loss(session, inputs, labels, context, shares)
         session.accelerator.backward(loss.total)

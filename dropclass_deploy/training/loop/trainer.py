@@ -7,7 +7,7 @@ evaluated at the end. Accelerate brings device, mixed precision and several proc
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from torch import nn
@@ -15,10 +15,12 @@ from torch import nn
 from dropclass_deploy.core.errors import DropclassError, TrainingInterruptedError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Advance, Reporter, Silent
+from dropclass_deploy.training.batches.photometry import change_batch
 from dropclass_deploy.training.loop.conclusion import conclude
 from dropclass_deploy.training.loop.failures import explained_memory
+from dropclass_deploy.training.loop.memory_layout import channels_last, refusal
 from dropclass_deploy.training.loop.optimiser import learning_rate
-from dropclass_deploy.training.loop.run_setup import resume_hint, set_up
+from dropclass_deploy.training.loop.run_setup import Setup, resume_hint, set_up
 from dropclass_deploy.training.loop.saving import go_on_from, refuse_other_data, save
 from dropclass_deploy.training.loop.session import Session, publish, start
 from dropclass_deploy.training.loop.step import run_step
@@ -91,11 +93,14 @@ def train(
             if not resume and accelerator.is_main_process:
                 new_folder(folder, recipe, lock, overwrite=overwrite)
             accelerator.wait_for_everyone()
-            session = start(setup, accelerator, signals, checkpoint)
-            if checkpoint is not None:
-                go_on_from(session, checkpoint)
-            with synchronised(setup.method.module) if recipe.train.sync_batchnorm else nullcontext():
-                _train(session, reporter)
+            with ExitStack() as layout:
+                in_channels_last = _takes_channels_last(setup, reporter)
+                layout.enter_context(channels_last(setup.method.module, enabled=in_channels_last))
+                session = start(setup, accelerator, signals, checkpoint, in_channels_last=in_channels_last)
+                if checkpoint is not None:
+                    go_on_from(session, checkpoint)
+                with synchronised(setup.method.module) if recipe.train.sync_batchnorm else nullcontext():
+                    _train(session, layout, reporter)
             accelerator.wait_for_everyone()
     return folder
 
@@ -107,14 +112,27 @@ def _agreed_checkpoint(folder: Path, recipe: Recipe, processes: Processes, repor
     return read_checkpoint(Path(chosen)) if checkpoint is None and chosen is not None else checkpoint
 
 
-def _train(session: Session, reporter: Reporter) -> None:
-    """The steps, then the conclusion."""
+def _takes_channels_last(setup: Setup, reporter: Reporter) -> bool:
+    """Whether the recipe asks for channels_last and the network can take it; said when it cannot."""
+    if not setup.recipe.train.channels_last:
+        return False
+    reason = refusal(setup.method, setup.built["probe_size"])
+    if reason is not None:
+        reporter.note(
+            f"the network takes no channels_last tensors ({reason}): training with contiguous ones, more slowly"
+        )
+    return reason is None
+
+
+def _train(session: Session, layout: ExitStack, reporter: Reporter) -> None:
+    """The steps, then the conclusion, which sees the network laid out as whoever loads it will."""
     accelerator, recipe = session.accelerator, session.setup.recipe
     config = recipe.model_dump(mode="json", by_alias=True)
     start_trackers(accelerator, recipe.train.trackers, session.folder, session.folder.name, config, start=session.step)
     try:
         _run_steps(session, reporter)
         save(session)
+        layout.close()
         conclude(session, reporter)
     finally:
         for problem in finish(accelerator):
@@ -133,7 +151,8 @@ def _run_steps(session: Session, reporter: Reporter) -> None:
             session.meter.data_ready()
             if isinstance(batch, DropclassError):
                 raise batch
-            session.meter.add(run_step(session, *batch))
+            images, labels, changes = batch
+            session.meter.add(run_step(session, change_batch(images, session.train.photometric, changes), labels))
             session.step += 1
             _after_step(session, advance, reporter)
             _stop_if_asked(session)

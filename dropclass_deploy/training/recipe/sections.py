@@ -40,8 +40,18 @@ Scale = Annotated[Float, Field(gt=0, le=100)]
 Size = Annotated[tuple[Positive, Positive], Field(description="height, width")]
 DEFAULT_SCALE = (0.75, 1.5)
 
-_NO_SAY = ("device", "workers", "log_every", "checkpoint_every", "keep_last", "trackers", "sync_batchnorm")
-"""Keys of ``train`` that may change between the parts of a run: no number of one process depends on them."""
+_NO_SAY = (
+    "device",
+    "workers",
+    "augment_on",
+    "log_every",
+    "checkpoint_every",
+    "keep_last",
+    "trackers",
+    "sync_batchnorm",
+)
+"""Keys of ``train`` that may change between the parts of a run: no number of one process depends on them (but for the
+rounding of another device). ``channels_last`` is not among them: it moves the last bits on one and the same device."""
 
 COMPONENTS = ("median_frequency",)
 """What ``method.with`` may list."""
@@ -142,6 +152,10 @@ class TrainSection(Section):
     must then be of one size, and ``scale`` has no say. ``batch_size`` is the images of one step, however many processes
     share them and in however many parts each takes its own (``accumulate``). ``clip_norm`` and ``ema`` 0 leave gradients
     and weights as they are. ``validate_every`` and ``checkpoint_every`` 0 mean a tenth of the run.
+
+    ``channels_last`` is the memory layout of weights and inputs while training. ``workers`` are processes that read and
+    augment ahead; null chooses (``batches.workers``), 0 reads between the steps. ``augment_on`` says where colours are
+    changed: in the workers ("cpu"), on the network's device, or where it pays (``batches.photometry``).
     """
 
     steps: Positive
@@ -164,7 +178,9 @@ class TrainSection(Section):
     clip_norm: Annotated[Float, Field(ge=0)] = 0.0
     ema: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     sync_batchnorm: StrictBool = True
-    workers: Count = 0
+    channels_last: StrictBool = True
+    workers: Count | None = None
+    augment_on: Literal["auto", "cpu", "device"] = "auto"
     log_every: Positive = 10
     validate_every: Count = 0
     checkpoint_every: Count = 0

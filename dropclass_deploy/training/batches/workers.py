@@ -1,0 +1,62 @@
+"""The processes that read and augment ahead of the steps: how many, and how they hear signals."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.training.recipe import TrainSection
+
+_MOST = 8
+_WORTH_IMAGES = 256
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes: int, cores: int) -> int:
+    """Worker processes for one training process: ``train.workers``, or what is sensible when it is null.
+
+    That is a core each, less one that feeds the network, at most 8; none for images that are held in memory rather than
+    decoded, and none for under 256 images, which are over before the workers pay for their start.
+
+    Args:
+        train: the recipe's section.
+        dataset: what they read.
+        steps: still to come.
+        processes: training processes that share the machine.
+        cores: of the machine, usable by them together.
+    """
+    if train.workers is not None:
+        return train.workers
+    if dataset.image_path(0) is None or steps * train.batch_size < _WORTH_IMAGES * processes:
+        return 0
+    return max(0, min(_MOST, cores // processes - 1))
+
+
+def leave_signals_to_the_parent(_worker: int, *, closing: Any) -> None:
+    """A signal to the whole process group must not kill the workers: the parent still finishes its step and saves.
+
+    Only when the parent itself goes does it mean them: Python then ends its children by SIGTERM and waits for them.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        if closing.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
+
+
+def closing_flag() -> Any:
+    """A flag in shared memory that goes up when this process ends."""
+    flag = multiprocessing.RawValue("b", 0)
+    atexit.register(setattr, flag, "value", 1)
+    return flag
