@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import resize_image
 from dropclass_deploy.models.modes import evaluating
 from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.batches.ahead import decoded_ahead
 from dropclass_deploy.training.parallel.processes import Processes
 
 
@@ -110,6 +112,8 @@ def evaluate_network(
 ) -> Scores:
     """Pooled scores of ``model`` over every image of ``dataset``; the model's training mode is restored.
 
+    In float32, as it is exported; files are decoded ahead, in threads.
+
     Args:
         rare: ids of the rare classes (of the *training* pixels).
         processes: those that share the images; each image is evaluated by one of them and counted once, and all get the
@@ -127,10 +131,9 @@ def evaluate_network(
     total = np.zeros((count, count), dtype=np.int64)
     processes = processes or Processes()
     part, stopped = processes.part(len(dataset)), False
-    with evaluating(model):
-        for done, index in enumerate(part, start=1):
-            mask = segment(dataset.image(index))
-            total += confusion_matrix(dataset.mask(index), mask, count, dataset.classes.ignore_index)
+    with evaluating(model), closing(decoded_ahead(dataset, part)) as pairs:
+        for done, (image, truth) in enumerate(pairs, start=1):
+            total += confusion_matrix(truth, segment(image), count, dataset.classes.ignore_index)
             if advance is not None:
                 advance(done, len(part))
             stopped = stop is not None and stop()

@@ -12,7 +12,7 @@ from dropclass_deploy.analysis.report.records import Figure, TrainPoint, ValPoin
 from dropclass_deploy.analysis.report.sources import Sources
 
 # Numbers of a "train" line that are no loss term.
-_BOOKKEEPING = {"step", "progress", "lr", "dropped", "images_per_s", "data_share", "epoch"}
+_BOOKKEEPING = {"step", "progress", "lr", "dropped", "images_per_s", "data_share", "memory_gib", "epoch"}
 _TERM_NAMES = {"loss": "total", "ce": "cross-entropy", "ce_drop": "cross-entropy, class dropped"}
 Named = tuple[str, tuple[tuple[float, float], ...]]
 

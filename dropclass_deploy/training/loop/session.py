@@ -26,6 +26,7 @@ from dropclass_deploy.training.loop.weight_average import WeightAverage
 from dropclass_deploy.training.methods import Method, StepContext, StepLoss
 from dropclass_deploy.training.parallel.processes import Processes
 from dropclass_deploy.training.recipe import TrainSection
+from dropclass_deploy.training.records.data_wait import DataWait
 from dropclass_deploy.training.records.journal import Journal, Meter
 from dropclass_deploy.training.records.trackers import log
 from dropclass_deploy.training.runs.checkpoint import Checkpoint, restore, stored
@@ -52,6 +53,7 @@ class Session:
         signals: that ask the run to stop.
         step: steps done.
         meter: of the steps since the last "train" record.
+        data_wait: over the time that goes by waiting for data.
         in_channels_last: the memory layout of what the network is given.
         saved: the step of the last checkpoint, or None.
         validation_due: whether the validation after ``step`` was broken off by a signal.
@@ -74,6 +76,7 @@ class Session:
     signals: StopSignals
     step: int
     meter: Meter
+    data_wait: DataWait
     in_channels_last: bool = False
     saved: int | None = None
     validation_due: bool = False
@@ -135,18 +138,23 @@ def _has_unused_parameters(setup: Setup) -> bool:
     return unused
 
 
-def _loader(setup: Setup, processes: Processes, step: int) -> tuple[DataLoader[Batch], StepBatches]:
-    """The batches from ``step`` on, fed as suits the device and the machine."""
-    train, data = setup.recipe.train, setup.task.train
+def _workers(setup: Setup, processes: Processes, step: int) -> int:
+    train = setup.recipe.train
     neighbours = processes.gathered(platform.node()).count(platform.node())
+    return worker_count(train, setup.task.train, steps=train.steps - step, processes=neighbours, cores=usable_cores())
+
+
+def _loader(setup: Setup, device: torch.device, workers: int, step: int) -> tuple[DataLoader[Batch], StepBatches]:
+    """The batches from ``step`` on, fed as suits the device."""
+    train = setup.recipe.train
     return training_loader(
-        data,
+        setup.task.train,
         train,
         setup.preprocess,
         start=step,
-        workers=worker_count(train, data, steps=train.steps - step, processes=neighbours, cores=usable_cores()),
-        pinned=processes.device.type == "cuda",
-        defer_colours=is_deferred(train, processes.device, setup.built["probe_size"]),
+        workers=workers,
+        pinned=device.type == "cuda",
+        defer_colours=is_deferred(train, device, setup.built["probe_size"]),
     )
 
 
@@ -163,7 +171,8 @@ def start(
     module = setup.method.module.train()
     optimiser = build_optimiser(module, train)
     step = 0 if checkpoint is None else checkpoint.step
-    loader, batches = _loader(setup, processes, step)
+    workers = _workers(setup, processes, step)
+    loader, batches = _loader(setup, processes.device, workers, step)
     if processes.count > 1 and _has_unused_parameters(setup):
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     prepared, optimiser, loader = accelerator.prepare(LossModule(setup.method), optimiser, loader)
@@ -192,5 +201,6 @@ def start(
         signals=signals,
         step=step,
         meter=Meter(train.batch_size),
+        data_wait=DataWait(workers, usable_cores()),
         in_channels_last=in_channels_last,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropclass_deploy.core.errors import RecipeError
+from dropclass_deploy.core.errors import RecipeError, first_line
 from dropclass_deploy.training.batches.augment import normalise
 from dropclass_deploy.training.batches.draws import key_for
 from dropclass_deploy.training.loop.failures import lost_step
@@ -139,6 +139,15 @@ def _loss(session: Session, inputs: Tensor, labels: Tensor, context: StepContext
         with session.accelerator.autocast():
             loss: StepLoss = session.module(inputs, labels, context, shares)
             return loss
+    except RuntimeError as error:
+        # torch's words when a network calls view() on features that lie in channels_last.
+        if "view size is not compatible" not in str(error) or not session.in_channels_last:
+            raise
+        raise RecipeError(
+            f"the network cannot be trained in channels_last ({first_line(error, 100)})",
+            expected="a network that calls reshape() or flatten() where it calls view()",
+            remedy="set train.channels_last: false",
+        ) from error
     except ValueError as error:
         # torch's BatchNorm says it so when a layer sees one value a channel (a pooled map of a single image).
         if "more than 1 value per channel" not in str(error):

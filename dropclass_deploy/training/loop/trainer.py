@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -156,6 +157,8 @@ def _run_steps(session: Session, reporter: Reporter) -> None:
             session.step += 1
             _after_step(session, advance, reporter)
             _stop_if_asked(session)
+            # Saving, validating and the processes' agreement are no waiting for data.
+            session.meter.restart()
 
 
 def _stop_if_asked(session: Session) -> None:
@@ -173,7 +176,10 @@ def _after_step(session: Session, advance: Advance, reporter: Reporter) -> None:
     if step % train.log_every == 0 or step == train.steps:
         record = meter.flush(step, train.steps, learning_rate(train, step - 1), session.processes)
         publish(session, record, reporter)
-        advance(step, train.steps, f"loss {record['loss']:.3f}  {record['images_per_s']:.1f} images/s")
+        advance(step, train.steps, _status(record))
+        hint = session.data_wait.hint(record["data_share"], train.log_every * train.batch_size / record["images_per_s"])
+        if hint is not None:
+            reporter.note(hint)
     else:
         advance(step, train.steps)
     if step == train.steps:
@@ -182,7 +188,11 @@ def _after_step(session: Session, advance: Advance, reporter: Reporter) -> None:
         validate(session, reporter)
     if step % _every(train.checkpoint_every, train.steps) == 0:
         save(session)
-    meter.restart()
+
+
+def _status(record: dict[str, Any]) -> str:
+    """What stands beside the bar."""
+    return f"loss {record['loss']:.3f}  {record['images_per_s']:.1f} images/s  data {record['data_share']:.0%}"
 
 
 def _every(asked: int, steps: int) -> int:

@@ -36,7 +36,7 @@ MAX_POINTS = 300
 """More points of a loss term are averaged in groups of neighbours: the picture has no room for them, and they are noisy."""
 
 # Numbers of a "train" record that are no loss term.
-_BOOKKEEPING = {"kind", "step", "progress", "lr", "dropped", "images_per_s", "data_share", "epoch"}
+_BOOKKEEPING = {"kind", "step", "progress", "lr", "dropped", "images_per_s", "data_share", "memory_gib", "epoch"}
 # Inches, from the left and from the top. Fixed: a layout engine would draw all twice, and hundreds of labels take long.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _DPI = 13.0, 0.55, 0.3, 0.5, 100
 _TITLE, _TOP_HEIGHT, _BETWEEN = 0.35, 3.0, 0.95

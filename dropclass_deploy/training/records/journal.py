@@ -61,7 +61,8 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 class Meter:
     """Means of the loss terms, images a second and the share of time spent waiting for data, since the last flush.
 
-    The terms are summed where they are: reading them would make a GPU wait at each step.
+    The terms are summed where they are: reading them would make a GPU wait at each step. The share is that of the process
+    that waits most, for the others wait for it. On CUDA, ``memory_gib`` is the most that torch ever held on the device.
 
     Args:
         batch_size: images of a step, over all processes.
@@ -110,7 +111,8 @@ class Meter:
             **{name: value / count for name, value in sums.items()},
             "dropped": self._dropped,
             "images_per_s": self._batch_size * self._timed / busy,
-            "data_share": self._waiting / busy,
+            "data_share": max(processes.gathered(self._waiting / busy)),
+            **_memory(processes.device),
         }
         self._clear()
         return record
@@ -141,3 +143,9 @@ class Meter:
         self._waiting = 0.0
         self._busy = 0.0
         self._mark = time.perf_counter()
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    if device.type != "cuda":
+        return {}
+    return {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
