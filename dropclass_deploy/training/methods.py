@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -107,8 +107,16 @@ class Method(ABC):
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Inside the block the network runs through ``torch.compile`` in training, where it can be tapped."""
-        with nullcontext() if self.tap is None else self.tap.compiled():
+        """Inside the block the network runs through ``torch.compile`` in training.
+
+        Raises:
+            ModelError: for a network that training has to run whole, see ``loss_path``.
+        """
+        if self.tap is None:
+            raise ModelError(
+                f"this network cannot be compiled for training ({self.loss_path()})", remedy="set train.compile: false"
+            )
+        with self.tap.compiled():
             yield
 
     def deploy_heads(self) -> dict[str, nn.Module]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.core.errors import ModelError, first_line
 from dropclass_deploy.models.outputs import logits_of
 
 
@@ -69,7 +69,7 @@ class ClassifierTap:
         from this pass on.
         """
         if self._compiled is not None:
-            return self._compiled(images)
+            return _explained(self._compiled, images)
         with self._watching():
             if not self._changed:
                 seen = self._pass(images, short=True)
@@ -160,6 +160,19 @@ class _Watch:
             return empty
 
         return [head.register_forward_pre_hook(before), head.register_forward_hook(after)]
+
+
+def _explained(compiled: Callable[[Tensor], Tapped], images: Tensor) -> Tapped:
+    from torch._dynamo.exc import TorchDynamoException  # loaded by then; half a second when it is not
+
+    try:
+        return compiled(images)
+    except TorchDynamoException as error:
+        raise ModelError(
+            f"torch.compile cannot compile this network here ({first_line(error)})",
+            expected="a network without Python that depends on values, and on a CPU a C++ compiler (g++)",
+            remedy="set train.compile: false",
+        ) from error
 
 
 _HARMLESS = ("UpsampleBilinear2DBackward", "ToCopyBackward", "CloneBackward")

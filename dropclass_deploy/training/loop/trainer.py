@@ -97,6 +97,7 @@ def train(
             with ExitStack() as layout:
                 in_channels_last = _takes_channels_last(setup, reporter)
                 layout.enter_context(channels_last(setup.method.module, enabled=in_channels_last))
+                layout.enter_context(setup.method.compiled() if recipe.train.compile else nullcontext())
                 session = start(setup, accelerator, signals, checkpoint, in_channels_last=in_channels_last)
                 if checkpoint is not None:
                     go_on_from(session, checkpoint)

@@ -153,9 +153,11 @@ class TrainSection(Section):
     share them and in however many parts each takes its own (``accumulate``). ``clip_norm`` and ``ema`` 0 leave gradients
     and weights as they are. ``validate_every`` and ``checkpoint_every`` 0 mean a tenth of the run.
 
-    ``channels_last`` is the memory layout of weights and inputs while training. ``workers`` are processes that read and
-    augment ahead; null chooses (``batches.workers``), 0 reads between the steps. ``augment_on`` says where colours are
-    changed: in the workers ("cpu"), on the network's device, or where it pays (``batches.photometry``).
+    ``channels_last`` is the memory layout of weights and inputs while training. ``compile`` runs the network's training
+    passes through ``torch.compile`` (on a CPU it needs a C++ compiler); what is saved and evaluated is the network itself.
+    ``workers`` are processes that read and augment ahead; null chooses (``batches.workers``), 0 reads between the steps.
+    ``augment_on`` says where colours are changed: in the workers ("cpu"), on the network's device, or where it pays
+    (``batches.photometry``).
     """
 
     steps: Positive
@@ -179,6 +181,7 @@ class TrainSection(Section):
     ema: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     sync_batchnorm: StrictBool = True
     channels_last: StrictBool = True
+    compile: StrictBool = False
     workers: Count | None = None
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     log_every: Positive = 10
