@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from gate import Call, Timer, measure, of_package, ratios, spread
+from timing import Call, Timer, measure, of_package, peak_above_mib, ratios, spread
 from torch import Tensor
 
 from dropclass_deploy.training.dropclass import dropclass_loss
@@ -112,28 +112,12 @@ def difference(inputs: Inputs) -> float:
     return (apart / sum(float(a.double().square().sum()) for a, _ in pairs)) ** 0.5
 
 
-def resident_mib(field: str) -> float:
-    """``VmRSS`` (now) or ``VmHWM`` (the most so far) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
 def peak_mib(variant: str, arguments: argparse.Namespace) -> float:
     """Peak memory of three calls in MiB, above what was held before the first."""
     call = {"dense": dense, "fused": fused}[variant]
     call(Inputs(arguments, (64, 64)))  # what torch loads or sets up once is not the variant's
     inputs = Inputs(arguments, tuple(arguments.crop))
-    cuda = arguments.device != "cpu"
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / 2**20
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident
-        before = resident_mib("VmRSS")
-    for _ in range(3):
-        call(inputs)
-    return (torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mib("VmHWM")) - before
+    return peak_above_mib(lambda: call(inputs), 3, torch.device(arguments.device))
 
 
 def peak_elsewhere(variant: str) -> float:

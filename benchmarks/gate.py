@@ -20,24 +20,16 @@ import os
 import platform
 import statistics
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from timing import Call, Timer, measure, of_package, ratios, spread
 from torch import Tensor
 
 from dropclass_deploy.training.dropclass import channel_gates, drop_features
 
 CLASSES = (19, 150)
 DROPPED = 3
-Call = Callable[[], object]
-# Bytes to hold other data in any level-2 cache of today (50 MiB on H100 and H200), several times over.
-FLUSH_BYTES = 1 << 28
-# How fast a GPU counts cycles, at most: what a wait of so many seconds is asked for in.
-CYCLES_PER_S = 2_000_000_000
 
 
 def literal(features: Tensor, weight: Tensor) -> Tensor:
@@ -47,45 +39,6 @@ def literal(features: Tensor, weight: Tensor) -> Tensor:
     for c in kept:
         total = total + torch.relu(features * weight[c].view(1, -1, 1, 1))
     return total / len(kept)
-
-
-class Timer:
-    """Milliseconds of one call on a device.
-
-    Attributes:
-        starved: by name, how many calls' GPU work began before all of it was queued.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.starved: Counter[str] = Counter()
-        self.other = torch.zeros(FLUSH_BYTES // 4, device=device) if self.cuda else None
-        self.queueing_s: dict[str, float] = {}
-
-    def warm_up(self, name: str, call: Call) -> None:
-        """Compile, allocate, and see how long the call takes to queue."""
-        for _ in range(3):
-            begin = time.perf_counter()
-            call()
-            self.queueing_s[name] = time.perf_counter() - begin
-            if self.cuda:
-                torch.cuda.synchronize()
-
-    def __call__(self, name: str, call: Call) -> float:
-        if self.other is None:
-            begin = time.perf_counter()
-            call()
-            return (time.perf_counter() - begin) * 1e3
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # Read, not written: dirty lines would be written back on the measured call's time.
-        self.other.sum()
-        torch.cuda._sleep(int((2 * self.queueing_s[name] + 1e-3) * CYCLES_PER_S))
-        start.record()
-        call()
-        end.record()
-        self.starved[name] += start.query()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end)
 
 
 def make_calls(arguments: argparse.Namespace, device: torch.device) -> dict[str, Call]:
@@ -118,41 +71,6 @@ def literal_fits(features: Tensor, classes: int) -> bool:
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return (2 * classes + 6) * features.numel() * features.element_size() <= free // 2
-
-
-def measure(calls: dict[str, Call], timer: Timer, rounds: int, literal_rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every call, round by round; the literal ones, which are slow, in the first rounds only."""
-    for name, call in calls.items():
-        timer.warm_up(name, call)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(rounds):
-        names = [name for name in calls if index < literal_rounds or not name.startswith("literal")]
-        for name in names if index % 2 == 0 else reversed(names):
-            times[name].append(timer(name, calls[name]))
-    return times
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and the tenth and ninetieth percentile."""
-    ordered = sorted(values)
-    return {
-        "median": round(statistics.median(ordered), 4),
-        "p10": round(ordered[len(ordered) // 10], 4),
-        "p90": round(ordered[-1 - len(ordered) // 10], 4),
-    }
-
-
-def ratios(times: dict[str, list[float]], numerator: str, denominator: str, factor: float = 1.0) -> dict[str, float]:
-    """Paired by round."""
-    return spread([factor * a / b for a, b in zip(times[numerator], times[denominator], strict=False)])
-
-
-def of_package(name: str) -> str | None:
-    """Its version, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def report_of(times: dict[str, list[float]], arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:

@@ -19,8 +19,6 @@ import argparse
 import json
 import os
 import platform
-import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import peak_above_mib, ratios, spread
 from torch import Tensor, nn
 
 from dropclass_deploy.models import build_model
@@ -194,17 +193,7 @@ def timed(cell: argparse.Namespace, variants: Sequence[str]) -> tuple[dict[str, 
 
 def peak_mib(variant: str, cell: argparse.Namespace) -> float:
     """Peak memory of three steps in MiB, above what was held before the first."""
-    bench = Bench(variant, cell)
-    if cell.device != "cpu":
-        before = torch.cuda.memory_allocated(cell.device)
-        torch.cuda.reset_peak_memory_stats(cell.device)
-    else:
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    for _ in range(3):
-        bench.step()
-    if cell.device != "cpu":
-        return (torch.cuda.max_memory_allocated(cell.device) - before) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20
+    return peak_above_mib(Bench(variant, cell).step, 3, torch.device(cell.device))
 
 
 def peak_elsewhere(variant: str, cell: argparse.Namespace) -> float:
@@ -214,32 +203,22 @@ def peak_elsewhere(variant: str, cell: argparse.Namespace) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, and the tenth and ninetieth percentile."""
-    ordered = sorted(values)
-    return {
-        "median": statistics.median(ordered),
-        "p10": ordered[len(ordered) // 10],
-        "p90": ordered[-1 - len(ordered) // 10],
-    }
-
-
 def measure(cell: argparse.Namespace) -> dict[str, Any]:
     """One network and class count."""
     variants, left_out = variants_of(cell)
     seconds, shares = timed(cell, variants)
     memory = {variant: peak_elsewhere(variant, cell) for variant in variants}
-    ratios = {}
-    for above, below in RATIOS:
-        if above in seconds and below in seconds:
-            paired = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
-            ratios[f"{above}/{below}"] = {"time": spread(paired), "memory": memory[above] / memory[below]}
+    compared = {
+        f"{above}/{below}": {"time": ratios(seconds, above, below), "memory": memory[above] / memory[below]}
+        for above, below in RATIOS
+        if above in seconds and below in seconds
+    }
     return {
         "model": cell.model,
         "classes": cell.classes,
         "step_s": {variant: spread(values) for variant, values in seconds.items()},
         "peak_mib": memory,
-        "ratio": ratios,
+        "ratio": compared,
         "share_of_step": shares,
         "left_out": left_out,
     }
