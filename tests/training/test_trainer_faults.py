@@ -442,6 +442,7 @@ def test_advice_that_would_be_refused_is_not_given() -> None:
     assert "lower train.crop" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("workers", "shown"), [(4, "4"), (None, "null, chosen by the machine")])
 @pytest.mark.parametrize(
     "message",
     [
@@ -450,9 +451,9 @@ def test_advice_that_would_be_refused_is_not_given() -> None:
         "Bus error. It is possible that dataloader's workers are out of shared memory. Please try to raise your limit.",
     ],
 )
-def test_a_reader_that_was_killed_points_to_the_workers(message: str) -> None:
-    section = recipe(train__workers=4).train
-    with pytest.raises(RecipeError, match=r"lower train\.workers \(now 4"), explained_memory(section):
+def test_a_reader_that_was_killed_points_to_the_workers(message: str, workers: int | None, shown: str) -> None:
+    section = recipe(train__workers=workers).train
+    with pytest.raises(RecipeError, match=rf"lower train\.workers \(now {shown}; 0"), explained_memory(section):
         raise RuntimeError(message)
 
 

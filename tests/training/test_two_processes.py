@@ -96,8 +96,9 @@ def test_both_have_the_same_gradients(runs: tuple[Path, Path]) -> None:
         for key in (name for name, value in after_one.items() if value.is_floating_point()):
             moved_one, moved_two = after_one[key] - before_one[key], after_two[key] - before_two[key]
             # Float32 sums over 4,096 pixels in another order, relative to the largest movement of the tensor; weights of
-            # size 1 are stored with errors of 6e-8, so a movement below 1e-5 has few digits of its own.
-            scale = float(moved_one.abs().max()) + 1e-5
+            # size 1 are stored with errors of 6e-8, so a movement below 1e-5 has few digits of its own. The gradient of
+            # a bias before a BatchNorm is 0: what is left of 4,096 numbers that cancel, 6e-7 here, is rounding alone.
+            scale = float(moved_one.abs().max()) + 1e-4
             assert float((moved_one - moved_two).abs().max()) <= 1e-2 * scale, key
         before_one, before_two = after_one, after_two
 

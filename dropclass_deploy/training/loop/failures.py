@@ -85,7 +85,7 @@ def explained_memory(train: TrainSection, processes: int = 1) -> Iterator[None]:
             raise RecipeError(
                 f"a process that reads images was killed ({first_line(error)}): the machine's memory, or the memory that its "
                 f"processes share, was used up",
-                remedy=f"lower train.workers (now {train.workers}; 0 reads without further processes); in a container, "
+                remedy=f"lower train.workers (now {_workers(train)}; 0 reads without further processes); in a container, "
                 "give it more shared memory (docker run --shm-size 8g)",
             ) from error
         if not _is_memory(error):
@@ -157,6 +157,10 @@ def _more_parts(train: TrainSection, processes: int) -> int | None:
 def _smaller(side: int) -> int:
     """About 0.7 of a side, a multiple of 32 where that is possible: half the pixels."""
     return min(side, max(32, side * 7 // 10 // 32 * 32))
+
+
+def _workers(train: TrainSection) -> str:
+    return "null, chosen by the machine" if train.workers is None else str(train.workers)
 
 
 def _parts(train: TrainSection) -> str:
