@@ -91,8 +91,8 @@ def _bands(small: Tensor, labels: Tensor, align_corners: bool) -> Iterator[_Band
     rows, columns = labels.shape[-2:]
     a_row = max(1, classes * columns * small.element_size())
     images = max(1, _BAND_BYTES // (a_row * max(1, rows)))
-    # Never less than what two small rows give: each band resizes the rows at both its ends once more.
-    step = min(rows, max(_BAND_BYTES // a_row, 2 * -(-rows // height), 1))
+    # Never less than what four small rows give: each band resizes the rows at both its ends once more.
+    step = min(rows, max(_BAND_BYTES // a_row, 4 * -(-rows // height), 1))
     axis = None if height == rows else resize_axis(height, rows, align_corners)
     for start in range(0, rows, step):
         stop = min(rows, start + step)
