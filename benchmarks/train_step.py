@@ -49,19 +49,26 @@ Step = Callable[[], None]
 
 
 class Parts:
-    """Seconds of the parts of a step, summed over steps."""
+    """Seconds of the parts of a step, summed over steps.
+
+    Attributes:
+        on: whether parts are told apart: on a GPU that waits for it at each part's end.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.on = False
         self.seconds: dict[str, float] = {}
 
     def begin(self) -> None:
         """A step starts."""
-        self._mark = self._now()
+        self._mark = self.now()
 
     def end(self, part: str) -> None:
         """What ran since the last mark was ``part``."""
-        now = self._now()
+        if not self.on:
+            return
+        now = self.now()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._mark
         self._mark = now
 
@@ -70,7 +77,8 @@ class Parts:
         whole = sum(self.seconds.values())
         return {part: seconds / whole for part, seconds in self.seconds.items()}
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds, when the device has done its work."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
@@ -179,15 +187,19 @@ def timed(cell: argparse.Namespace, variants: Sequence[str]) -> tuple[dict[str, 
     """Seconds of each round's steps, whose order turns round by round; and the shares of a step's parts."""
     benches = {variant: Bench(variant, cell) for variant in variants}
     for bench in benches.values():
-        bench.step()
-        bench.parts.seconds.clear()
+        for _ in range(3 if cell.device != "cpu" else 1):
+            bench.step()
     seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     for index in range(cell.rounds):
         turn = index % len(variants)
         for variant in [*variants[turn:], *variants[:turn]]:
-            begin = benches[variant].parts._now()
+            begin = benches[variant].parts.now()
             benches[variant].step()
-            seconds[variant].append(benches[variant].parts._now() - begin)
+            seconds[variant].append(benches[variant].parts.now() - begin)
+    for bench in benches.values():
+        bench.parts.on = True
+        for _ in range(2):
+            bench.step()
     return seconds, {variant: bench.parts.shares() for variant, bench in benches.items()}
 
 

@@ -159,10 +159,10 @@ def test_any_memory_layout(layout: str):
     assert_like_literal(given, labels, weight, suppressed=1)
 
 
-@pytest.mark.parametrize("band", [1, 5000, 20_000])
-def test_the_bands_do_not_show(band: int, monkeypatch: pytest.MonkeyPatch):
-    # 2 × 5 × 37 × 51 float64 values are 151 kB: many bands of one image, or several images in one.
-    monkeypatch.setattr(chunked, "_BAND_BYTES", band)
+@pytest.mark.parametrize("tile", [1, 5000, 20_000])
+def test_the_tiles_do_not_show(tile: int, monkeypatch: pytest.MonkeyPatch):
+    # 2 × 5 × 37 × 51 float64 values are 151 kB: many tiles of one image, or several images in one.
+    monkeypatch.setattr(chunked, "_TILE_BYTES", tile)
     logits, labels, weight, pixel_weight = case((5, 7), (37, 51))
     for align_corners in (False, True):
         assert_like_literal(
@@ -213,6 +213,24 @@ def test_compiled_whole():
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_on_a_gpu_the_operator_is_the_cpus(dtype: torch.dtype):
+    logits, labels, weight, pixel_weight = case((5, 7), (37, 51), 19)
+    results = []
+    for device in ("cpu", "cuda"):
+        given = logits.to(device, dtype).requires_grad_()
+        total, sums = head_losses(
+            Resize(given), labels.to(device), weight, torch.tensor([0.7, 1.9]), suppressed=3, pixel_weight=pixel_weight
+        )
+        total.backward()
+        results.append((sums.detach().cpu(), given.grad.cpu()))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-5, atol=1e-6)
+    # The gradient is rounded once to the logits' type.
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=max(1e-4, 2 * torch.finfo(dtype).eps), atol=1e-5)
+
+
 def test_without_gradients_none_is_computed():
     logits, labels, weight, _ = case((5, 7), (20, 28))
     assert chunked.head_losses(logits, labels, weight, None, torch.ones(2), 1, 255, False, False)[1].numel() == 0
@@ -258,7 +276,7 @@ def test_the_working_memory_depends_on_the_band_alone():
         with LargestTensor() as seen:
             chunked.head_losses(logits.float(), labels, weight.float(), None, torch.ones(2), 1, 255, False, False)
         largest.append(seen.elements)
-    assert max(largest) * 4 <= chunked._BAND_BYTES
+    assert max(largest) * 4 <= chunked._TILE_BYTES
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -1,8 +1,7 @@
-"""The losses of resized logits in plain torch, a band of label rows at a time: what runs on a CPU.
+"""The losses of resized logits in plain torch, a tile of label pixels at a time: what runs on a CPU.
 
-Resizing is separable: along the width by torch's own kernel, on the few small rows that a band of label rows mixes; along
-the height by a product with a narrow matrix. The band's full-size logits lie in the processor's cache, become
-probabilities and then the gradient in place, and go back to the small grid through the same two steps transposed.
+A bilinear resize is a product with a narrow matrix along each axis. A tile's full-size logits lie in the processor's cache,
+become probabilities and then the gradient in place, and go back to the small grid through the same two products transposed.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dropclass_deploy.training.losses.resize_axis import ResizeAxis, resize_axis
+from dropclass_deploy.training.losses.resize_axis import resize_axis
 
-_BAND_BYTES = 4 * 2**20
-"""Of a band's logits: larger ones fall out of the cache, smaller ones cost more in calls than they compute."""
+_TILE_BYTES = 4 * 2**20
+"""Of a tile's logits: larger ones fall out of the cache, smaller ones cost more in calls than they compute."""
+_SMALL_COLUMNS = 24
+"""That a tile's columns mix: the resize along a row costs two operations each a pixel, and as a product wants some."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,21 @@ class _Head:
 
 
 @dataclass(frozen=True)
-class _Band:
-    """Images ``images`` and label rows ``rows``, which mix the small rows ``source`` by ``mix`` (None: the same rows)."""
+class _Span:
+    """Label pixels ``pixels`` of one axis, which mix the small ones ``source`` by ``mix``; None where they are the same."""
 
-    images: slice
-    rows: slice
+    pixels: slice
     source: slice
     mix: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What is worked on at a time."""
+
+    images: slice
+    rows: _Span
+    columns: _Span
 
 
 def head_losses(
@@ -80,38 +88,43 @@ def head_losses(
     options = _Head(
         weight.to(dtype), pixel_weight, scale.to(dtype), suppressed, ignore_index, align_corners, with_gradient
     )
-    for band in _bands(small, labels, align_corners):
-        _add_band(small, labels, options, band, sums, gradient)
+    for tile in _tiles(small, labels, align_corners):
+        _add_tile(small, labels, options, tile, sums, gradient)
     return sums, gradient
 
 
-def _bands(small: Tensor, labels: Tensor, align_corners: bool) -> Iterator[_Band]:
-    """Bands of about ``_BAND_BYTES``: several small images at a time, or rows of a large one."""
-    count, classes, height, _ = small.shape
+def _tiles(small: Tensor, labels: Tensor, align_corners: bool) -> Iterator[_Tile]:
+    """Tiles of about ``_TILE_BYTES``: as many columns as mix some small ones, then rows, then images."""
+    count, classes, height, width = small.shape
     rows, columns = labels.shape[-2:]
-    a_row = max(1, classes * columns * small.element_size())
-    images = max(1, _BAND_BYTES // (a_row * max(1, rows)))
-    # Never less than what four small rows give: each band resizes the rows at both its ends once more.
-    step = min(rows, max(_BAND_BYTES // a_row, 4 * -(-rows // height), 1))
-    axis = None if height == rows else resize_axis(height, rows, align_corners)
-    for start in range(0, rows, step):
-        stop = min(rows, start + step)
-        source, mix = _source(axis, start, stop, small)
+    breadth = min(columns, max(1, _SMALL_COLUMNS * columns // width)) if columns != width else columns
+    a_row = max(1, classes * breadth * small.element_size())
+    # Never fewer rows than four small ones give: each tile resizes those at both its ends once more.
+    step = max(1, min(rows, max(_TILE_BYTES // a_row, 4 * -(-rows // height))))
+    images = max(1, _TILE_BYTES // (a_row * max(1, rows)))
+    across = list(_spans(width, columns, breadth, align_corners, small))
+    for down in _spans(height, rows, step, align_corners, small):
         for first in range(0, count, images):
-            yield _Band(slice(first, first + images), slice(start, stop), source, mix)
+            for span in across:
+                yield _Tile(slice(first, first + images), down, span)
 
 
-def _source(axis: ResizeAxis | None, start: int, stop: int, like: Tensor) -> tuple[slice, Tensor | None]:
-    if axis is None:
-        return slice(start, stop), None
-    low, high, weights = axis.matrix(start, stop)
-    return slice(low, high), weights.to(like)
+def _spans(inputs: int, outputs: int, length: int, align_corners: bool, like: Tensor) -> Iterator[_Span]:
+    axis = None if inputs == outputs else resize_axis(inputs, outputs, align_corners)
+    for start in range(0, outputs, max(1, length)):
+        pixels = slice(start, min(outputs, start + length))
+        if axis is None:
+            yield _Span(pixels, pixels, None)
+        else:
+            low, high, weights = axis.matrix(pixels.start, pixels.stop)
+            yield _Span(pixels, slice(low, high), weights.to(like))
 
 
-def _add_band(small: Tensor, labels: Tensor, options: _Head, band: _Band, sums: Tensor, gradient: Tensor) -> None:
-    """Add one band's share to the sums and the gradient, both in place."""
-    values = _resized(small[band.images, :, band.source], band.mix, labels.shape[-1], options.align_corners)
-    ids, valid, factor = _label_factors(labels, options, band)
+def _add_tile(small: Tensor, labels: Tensor, options: _Head, tile: _Tile, sums: Tensor, gradient: Tensor) -> None:
+    """Add one tile's share to the sums and the gradient, both in place."""
+    source = (tile.images, slice(None), tile.rows.source, tile.columns.source)
+    values = _resized(small[source], tile)
+    ids, valid, factor = _label_factors(labels, options, tile)
     # Shifted by the largest logit of the pixel, exp never overflows and the sum is at least 1.
     values -= values.amax(dim=1, keepdim=True)
     truth = values.gather(1, ids)
@@ -130,38 +143,31 @@ def _add_band(small: Tensor, labels: Tensor, options: _Head, band: _Band, sums: 
         values.scatter_add_(1, ids, -slope)
         if push is not None:
             values[:, z : z + 1] += push
-        width = small.shape[-1]
-        gradient[band.images, :, band.source] += _gathered(values, band.mix, width, options.align_corners)
+        gradient[source] += _gathered(values, tile)
 
 
-def _label_factors(labels: Tensor, options: _Head, band: _Band) -> tuple[Tensor, Tensor, Tensor]:
-    """A band's class ids (0 where ignored), whether each counts, and its factor in the cross-entropy; (n, 1, rows, W)."""
-    ids = labels[band.images, None, band.rows].long()
+def _label_factors(labels: Tensor, options: _Head, tile: _Tile) -> tuple[Tensor, Tensor, Tensor]:
+    """A tile's class ids (0 where ignored), whether each counts, and its factor in the cross-entropy; (n, 1, R, X)."""
+    place = (tile.images, None, tile.rows.pixels, tile.columns.pixels)
+    ids = labels[place].long()
     valid = ids != options.ignore_index
     ids = ids * valid
     factor = options.weight[ids] * valid
     if options.pixel_weight is not None:
-        factor *= options.pixel_weight[band.images, None, band.rows]
+        factor *= options.pixel_weight[place]
     return ids, valid, factor
 
 
-def _resized(rows: Tensor, mix: Tensor | None, width: int, align_corners: bool) -> Tensor:
-    """Small rows (n, C, r, w) at the labels' resolution: (n, C, R, W), a tensor of its own."""
-    wide = rows
-    if rows.shape[-1] != width:
-        wide = F.interpolate(rows, size=(rows.shape[-2], width), mode="bilinear", align_corners=align_corners)
-    if mix is not None:
-        return torch.matmul(mix, wide)
-    return wide.clone() if wide is rows else wide
+def _resized(small: Tensor, tile: _Tile) -> Tensor:
+    """Small logits (n, C, r, x) at the labels' resolution: (n, C, R, X), a tensor of its own."""
+    values = small if tile.rows.mix is None else torch.matmul(tile.rows.mix, small)
+    if tile.columns.mix is not None:
+        return torch.matmul(values, tile.columns.mix.t())
+    return values.clone(memory_format=torch.contiguous_format) if values is small else values
 
 
-def _gathered(values: Tensor, mix: Tensor | None, width: int, align_corners: bool) -> Tensor:
-    """``_resized`` transposed: (n, C, R, W) → (n, C, r, w)."""
-    wide = values if mix is None else torch.matmul(mix.t(), values)
-    if wide.shape[-1] == width:
-        return wide
-    sizes = [*wide.shape[:2], wide.shape[2], width]
-    gathered: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
-        wide.contiguous(), list(wide.shape[-2:]), sizes, align_corners
-    )
-    return gathered
+def _gathered(values: Tensor, tile: _Tile) -> Tensor:
+    """``_resized`` transposed: (n, C, R, X) → (n, C, r, x)."""
+    if tile.columns.mix is not None:
+        values = torch.matmul(values, tile.columns.mix)
+    return values if tile.rows.mix is None else torch.matmul(tile.rows.mix.t(), values)
