@@ -14,7 +14,7 @@ from dropclass_deploy.core.errors import DataError, DropclassError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.training.batches.augment import Augment, resize_pair
-from dropclass_deploy.training.batches.draws import generator_for as generator_for  # known by this place too
+from dropclass_deploy.training.batches.draws import generator_for
 from dropclass_deploy.training.batches.photometry import Change
 from dropclass_deploy.training.batches.workers import closing_flag, leave_signals_to_the_parent
 from dropclass_deploy.training.recipe import TrainSection

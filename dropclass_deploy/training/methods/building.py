@@ -1,0 +1,53 @@
+"""The method that a recipe names, around a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.training.dropclass import Classifier, find_classifier
+from dropclass_deploy.training.dropclass.probe import output_channels
+from dropclass_deploy.training.methods.class_drop import DropClassMethod
+from dropclass_deploy.training.methods.extra_block import insert_block
+from dropclass_deploy.training.methods.method import Method
+from dropclass_deploy.training.methods.plain import CrossEntropy
+from dropclass_deploy.training.recipe import MethodSection
+
+
+def build_method(
+    model: nn.Module, section: MethodSection, classifier: str | None = None, size: tuple[int, int] = (64, 64)
+) -> Method:
+    """The method a recipe names, around ``model`` (which "ce+block" changes: it gets the block).
+
+    ``size`` (height, width) is one that the model can be run on, for models that refuse the probe's 64×64.
+
+    Raises:
+        ModelError: when the method needs the classifier and it cannot be found.
+    """
+    if section.name == "dropclass":
+        return DropClassMethod(model, section, classifier, probe_example(model, size))
+    example = probe_example(model, size)
+    if section.name == "ce+block":
+        model = insert_block(model, classifier, example)
+        classifier = None
+    return CrossEntropy(model, _findable(model, classifier, example))
+
+
+def _findable(model: nn.Module, path: str | None, example: Tensor | None) -> Classifier | None:
+    """The classifier, when there is one to be found: plain cross-entropy has no need of it."""
+    try:
+        return find_classifier(model, path, example)
+    except ModelError:
+        return None
+
+
+def probe_example(model: nn.Module, size: tuple[int, int]) -> Tensor | None:
+    """None when the model takes the probe's own noise, else noise of a size that the run's images have."""
+    try:
+        output_channels(model, (64, 64))
+    except ModelError:
+        reference = next(model.parameters(), torch.zeros(()))
+        noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        return noise.to(device=reference.device, dtype=reference.dtype)
+    return None

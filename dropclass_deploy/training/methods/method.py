@@ -1,0 +1,110 @@
+"""What a training method is: what is optimised, what a step costs, which networks come out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.training.dropclass.tap import ClassifierTap
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """Loss of one step: the sum to differentiate, every term by name (detached), and the dropped class."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    dropped: int | None = None
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Where in the run a step stands; equal on all processes.
+
+    Attributes:
+        step: number of the step, from 0.
+        progress: share of training done, in [0, 1).
+        seed: of the run.
+        ignore_index: label that counts nowhere.
+        class_weight: (C,) or None.
+        dropped: z of this step, or None; set from ``Method.draw``.
+    """
+
+    step: int
+    progress: float
+    seed: int
+    ignore_index: int
+    class_weight: Tensor | None
+    dropped: int | None = None
+
+
+class Method(ABC):
+    """A way of training a network.
+
+    Attributes:
+        model: the network that ``strip`` leaves.
+        tap: how training sees its classifier; None when it cannot stop there.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.tap: ClassifierTap | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained: its parameters are the optimiser's."""
+        return self.model
+
+    def draw(self, labels: Tensor, context: StepContext) -> int | None:
+        """The class to drop in this step, from this process's labels of the whole step; the same on all processes."""
+        del labels, context
+        return None
+
+    @abstractmethod
+    def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
+        """What each term divides by, float64 (number of terms,): see ``training.dropclass.loss_weights``."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
+        """Run ``self.module`` and compute the loss.
+
+        ``shares``, one a term, are these images' shares in the step when they are not the whole of it.
+        """
+
+    @abstractmethod
+    def loss_path(self) -> str:
+        """A line for the log: whether the loss is computed from small logits, or why not."""
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Inside the block the network runs through ``torch.compile`` in training.
+
+        Raises:
+            ModelError: for a network that training has to run whole, see ``loss_path``.
+        """
+        if self.tap is None:
+            raise ModelError(
+                f"this network cannot be compiled for training ({self.loss_path()})", remedy="set train.compile: false"
+            )
+        with self.tap.compiled():
+            yield
+
+    def deploy_heads(self) -> dict[str, nn.Module]:
+        """The networks that can be deployed, by name; "plain" is always there."""
+        return {"plain": self.model}
+
+    def branch(self) -> nn.Module | None:
+        """What only training and the folded head need, or None."""
+        return None
+
+
+def told_path(reason: str | None) -> str:
+    """A line for the log: how the loss gets from the logits to the labels' size."""
+    if reason is None:
+        return "loss: fused with the resize of the logits, which never exist at full size"
+    return f"loss: on the logits that the network returns, at full size ({reason})"
