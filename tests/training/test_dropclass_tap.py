@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models import build_model
 from dropclass_deploy.training.dropclass import DropClass, dropclass_loss, find_classifier, strip
 from dropclass_deploy.training.methods import CrossEntropy, StepContext, build_method
@@ -131,7 +132,17 @@ class PerImage(nn.Module):
         return resize(False)(logits.reshape(len(images), C, *logits.shape[-2:]), images)
 
 
+class PadAndCrop(nn.Module):
+    """Resizes to a multiple of 32 and crops: at 64×64 nothing but a resize."""
+
+    def forward(self, logits: Tensor, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        size = (-(-height // 32) * 32, -(-width // 32) * 32)
+        return F.interpolate(logits, size=size, mode="bilinear")[..., :height, :width]
+
+
 NOT_FUSED = {
+    PadAndCrop: "the logits are not the classifier's output, as it is or resized bilinearly",
     Normed: "'tail.norm' works on the classifier's output",
     OnlyInTraining: "the logits are not the classifier's output, as it is or resized bilinearly, in training",
     InPlaceInTraining: "the logits are not the classifier's output, as it is or resized bilinearly, in training",
@@ -153,13 +164,14 @@ def test_what_follows_the_classifier_is_not_left_out(tail: type[nn.Module]):
 def test_a_network_that_counts_its_images_is_run_whole():
     method = DropClass(Network(PerImage()))
     assert method.classifier.tail == (
-        "the network does not run on with an empty batch after its classifier (RuntimeError)"
+        "the network does not run on with an empty batch after its classifier (shape '[2, 5, 16, 16]' is invalid for input "
+        "of size 0)"
     )
     assert method(images(), dropped=1, resized=False).logits.shape == (2, C, 33, 46)
 
 
 class LaterScaled(nn.Module):
-    """Scales its logits from some step on; with or without memory of it."""
+    """Scales its logits, in place, from some step on."""
 
     scaled = False
 
@@ -181,6 +193,27 @@ def test_a_network_that_changes_its_logits_later_is_run_whole_from_then_on():
         torch.testing.assert_close(short, total, rtol=1e-12, atol=0)
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_a_network_that_changes_later_is_not_compiled():
+    tail = LaterScaled()
+    method = DropClass(Network(tail))
+    tail.scaled = True
+    with (
+        method.tap.compiled(),
+        pytest.raises(ModelError, match=r"33×46 the network does more .*set train\.compile: false"),
+    ):
+        method.train()(images(), dropped=1, resized=False)
+
+
+def test_another_model_in_the_wrapper_is_the_one_that_runs():
+    method = DropClass(Network())
+    other = Network()
+    nn.init.zeros_(other.classifier.weight)
+    method.model = other
+    assert torch.equal(method.eval()(images()).logits, other.eval()(images()))
 
 
 @pytest.mark.parametrize("name", ["ce", "ce+block", "dropclass"])

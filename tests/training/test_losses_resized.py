@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dropclass_deploy.training.losses import Resize, chunked, cross_entropy, head_losses
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.training.losses import Resize, chunked, cross_entropy, head_losses, resized
 from dropclass_deploy.training.losses.resize_axis import resize_axis
 
 SIZES = {
@@ -159,15 +160,51 @@ def test_any_memory_layout(layout: str):
     assert_like_literal(given, labels, weight, suppressed=1)
 
 
-@pytest.mark.parametrize("tile", [1, 5000, 20_000])
-def test_the_tiles_do_not_show(tile: int, monkeypatch: pytest.MonkeyPatch):
-    # 2 × 5 × 37 × 51 float64 values are 151 kB: many tiles of one image, or several images in one.
+@pytest.mark.parametrize(("tile", "count"), [(1, 960), (40_000, 60), (300_000, 12), (10**6, 3)])
+def test_the_tiles_do_not_show(tile: int, count: int, monkeypatch: pytest.MonkeyPatch):
+    # From one row of some columns to all rows of them, of one image or of both.
     monkeypatch.setattr(chunked, "_TILE_BYTES", tile)
-    logits, labels, weight, pixel_weight = case((5, 7), (37, 51))
+    logits, labels, weight, pixel_weight = case((40, 70), (160, 293), 3)
+    tiles = list(chunked._tiles(logits, labels, False))
+    assert len(tiles) == count
+    assert sum(labels[t.images, t.rows.pixels, t.columns.pixels].numel() for t in tiles) == labels.numel()
     for align_corners in (False, True):
         assert_like_literal(
             logits, labels, weight, suppressed=1, pixel_weight=pixel_weight, align_corners=align_corners
         )
+
+
+def test_a_second_derivative_is_refused():
+    logits, labels, weight, _ = case((3, 4), (24, 32))
+    given = logits.requires_grad_()
+    total, _ = head_losses(Resize(given), labels, weight, torch.ones(2))
+    with pytest.raises(RuntimeError, match="have no second derivative"):
+        torch.autograd.grad(total, given, create_graph=True)
+
+
+def test_weights_that_want_a_gradient_are_refused():
+    logits, labels, weight, pixel_weight = case((3, 4), (24, 32))
+    for options in ({"pixel_weight": pixel_weight.requires_grad_()}, {"class_weight": weight.requires_grad_()}):
+        with pytest.raises(UserError, match=r"a weight of the loss requires a gradient; expected .*detach\(\)"):
+            cross_entropy(logits, labels, **options)
+
+
+def test_an_infinite_logit_of_an_ignored_pixel_is_no_matter():
+    logits, labels, weight, _ = case((5, 7), (5, 7))
+    logits[:, 0] = -torch.inf
+    labels[labels == 0] = 255  # a class that is ruled out is no pixel's
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    total, _ = head_losses(Resize(ours), labels, weight, torch.tensor([1.0, 0.0], dtype=torch.float64), suppressed=2)
+    expected = F.cross_entropy(theirs, labels, weight, ignore_index=255, reduction="sum")
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(torch.autograd.grad(total, ours), torch.autograd.grad(expected, theirs))
+
+
+def test_where_triton_cannot_run_one_warning_says_so():
+    resized._kernels.cache_clear()
+    with pytest.warns(UserWarning, match=r"Triton's kernels do not run on meta .*plain operations run instead"):
+        assert resized._kernels(torch.device("meta")) is None
+    resized._kernels.cache_clear()
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -269,7 +306,7 @@ def test_full_size_logits_never_exist(classes: int):
     assert seen.elements == full
 
 
-def test_the_working_memory_depends_on_the_band_alone():
+def test_the_working_memory_depends_on_the_tile_alone():
     largest = []
     for height in (256, 1024):
         logits, labels, weight, _ = case((height // 8, 16), (height, 128), 19)

@@ -82,7 +82,9 @@ class Watching(Own):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         weight = self.body[0].weight
-        self.seen.append((self.training, x.is_contiguous(memory_format=LAST), weight.is_contiguous(memory_format=LAST)))
+        # Crops only: what the network is probed with before training is another matter.
+        trained = self.training and tuple(x.shape[-2:]) == recipe().train.crop
+        self.seen.append((trained, x.is_contiguous(memory_format=LAST), weight.is_contiguous(memory_format=LAST)))
         return super().forward(x)
 
 

@@ -51,12 +51,15 @@ def loss_weights(
     Returns:
         float64 (3,): of CE, CE_drop and L_sup.
     """
-    table = torch.ones(num_classes) if class_weight is None else class_weight
-    weights = label_weights(
-        labels, torch.stack([table, without(table, dropped), torch.ones_like(table)]).to(labels.device), ignore_index
-    )
-    whole = torch.tensor([False, drop_divisor == "all", suppress_at == "classifier"], device=labels.device)
-    return torch.where(whole, float(labels.numel()), weights)
+    table = torch.ones(num_classes, device=labels.device) if class_weight is None else class_weight.to(labels.device)
+    tables = torch.stack([table, without(table, dropped), torch.ones_like(table)])
+    weights = label_weights(labels, tables, ignore_index)
+    # Filled where they lie: a tensor made from Python's numbers would be copied to a GPU, and the step wait for it.
+    if drop_divisor == "all":
+        weights[1].fill_(labels.numel())
+    if suppress_at == "classifier":
+        weights[2].fill_(labels.numel())
+    return weights
 
 
 def without(table: Tensor, dropped: int | None) -> Tensor:
@@ -121,7 +124,7 @@ def dropclass_loss(
         suppress_at=suppress_at,
     )
     means = reciprocal(divisors) if shares is None else reciprocal(divisors) * shares.double()
-    factors = means * means.new_tensor([1.0 - weight, weight, alpha])
+    factors = torch.stack([means[0] * (1.0 - weight), means[1] * weight, means[2] * alpha])
     at_labels = suppress_at == "labels"
     table = class_table(out.logits, class_weight)
     total, sums = _over_pixels(out, labels, table, factors, ignore_index, suppress=at_labels)

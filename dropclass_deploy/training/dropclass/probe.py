@@ -81,7 +81,7 @@ def find_classifier(model: nn.Module, path: str | None = None, example: Tensor |
         align_corners=_align_corners(model, match, example is None),
         linear=linear,
         non_negative=call.non_negative and _non_negative_in_training(model, images, call),
-        tail=after_classifier(model, match, images),
+        tail=after_classifier(model, match, images) or _at_odd_sizes(model, match, example),
     )
 
 
@@ -142,6 +142,17 @@ def _align_corners(model: nn.Module, match: Match, look_again: bool) -> bool | N
             return ways[0]
     # Both kinds give the same where they cannot be told apart; False comes first.
     return ways[0] if ways else None
+
+
+def _at_odd_sizes(model: nn.Module, match: Match, example: Tensor | None) -> str | None:
+    """What follows the classifier for images that a network may have to pad or crop."""
+    larger = noise_images(model, _LARGER)
+    try:
+        if example is not None or watch(model, larger, {}).logits is None:
+            return None
+    except ModelError:
+        return None  # a network for some sizes only
+    return after_classifier(model, match, larger)
 
 
 def _non_negative_in_training(model: nn.Module, images: Tensor, call: Call) -> bool:

@@ -83,7 +83,7 @@ def watch(
     try:
         # Tensors made in inference mode count no changes, which ``_Recorder`` needs.
         with untouched(model), torch.inference_mode(False), torch.no_grad():
-            model.train(training)
+            set_mode(model, training)
             logits = logits_of(model(images)).clone()
     except ModelError:
         raise
@@ -97,6 +97,14 @@ def watch(
         for hook in hooks:
             hook.remove()
     return Sight(recorder.calls, recorder.odd, logits)
+
+
+def set_mode(model: nn.Module, training: bool) -> None:
+    """Training or eval mode; a BatchNorm over processes stays in eval mode, or one process would wait for the others."""
+    model.train(training)
+    for module in model.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.eval()
 
 
 class _Recorder:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dropclass_deploy.core.errors import first_line
 from dropclass_deploy.models.outputs import logits_of
 from dropclass_deploy.training.dropclass.probe_match import Match, resize_errors
-from dropclass_deploy.training.dropclass.probe_run import untouched
+from dropclass_deploy.training.dropclass.probe_run import set_mode, untouched
 from dropclass_deploy.training.dropclass.tap import ClassifierTap
 
 
@@ -31,7 +32,7 @@ def after_classifier(model: nn.Module, match: Match, images: Tensor) -> str | No
     pair = torch.cat([images, 0.5 * images])
     with untouched(model), torch.no_grad():
         for training in (False, True):
-            model.train(training)
+            set_mode(model, training)
             reason = _in_this_mode(model, match, pair)
             if reason is not None:
                 return f"{reason}, in training" if training else reason
@@ -45,17 +46,24 @@ def _in_this_mode(model: nn.Module, match: Match, images: Tensor) -> str | None:
     hook = match.call.module.register_forward_hook(lambda _m, _i, output: given.append(logits_of(output).clone()))
     try:
         logits = logits_of(tap.run(images).output)
+    except Exception as error:
+        return f"the network does not run on two images of {_size(images)} ({first_line(error)})"
+    finally:
+        hook.remove()
+    try:
         with _touching_empty_batches(model) as touched:
             size = tap.run_short(images).size
     except Exception as error:
-        return f"the network does not run on with an empty batch after its classifier ({type(error).__name__})"
-    finally:
-        hook.remove()
+        return f"the network does not run on with an empty batch after its classifier ({first_line(error)})"
     if not set(match.align_corners) & set(resize_errors(given[0], logits)):
         return "the logits are not the classifier's output, as it is or resized bilinearly"
     if touched:
         return f"{touched[0]!r} works on the classifier's output"
     return None if size == logits.shape[-2:] else "the logits' size depends on the batch"
+
+
+def _size(images: Tensor) -> str:
+    return "×".join(str(side) for side in images.shape[-2:])
 
 
 @contextmanager

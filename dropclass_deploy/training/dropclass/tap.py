@@ -7,6 +7,7 @@ would have given.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from torch.utils.hooks import RemovableHandle
 
 from dropclass_deploy.core.errors import ModelError, first_line
 from dropclass_deploy.models.outputs import logits_of
+from dropclass_deploy.training.dropclass.probe_run import set_mode, untouched
+
+log = logging.getLogger("dropclass_deploy")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Tapped:
 class ClassifierTap:
     """Runs a model and shows what happens at its classifier.
 
+    Attributes:
+        model: the network.
+
     Args:
         model: the network.
         path: of the classifier in it.
@@ -50,11 +57,12 @@ class ClassifierTap:
     """
 
     def __init__(self, model: nn.Module, path: str, *, in_place: bool) -> None:
-        self._model = model
+        self.model = model
         self._path = path
         self._in_place = in_place
         self._watch = _Watch()
         self._changed = False
+        self._checked: set[torch.Size] = set()
         self._compiled: Callable[[Tensor], Tapped] | None = None
 
     def run(self, images: Tensor) -> Tapped:
@@ -65,10 +73,11 @@ class ClassifierTap:
     def run_short(self, images: Tensor) -> Tapped:
         """A pass up to the classifier; what follows it sees an empty batch.
 
-        A network that turns out to do more than resize its logits, now that it did not when it was probed, is run whole,
-        from this pass on.
+        A network that turns out to do more than resize its logits, though it did not when it was probed, is run whole, from
+        this pass on (in which its BatchNorms count the batch twice).
         """
         if self._compiled is not None:
+            self._check_once(images)
             return _explained(self._compiled, images)
         with self._watching():
             if not self._changed:
@@ -76,13 +85,31 @@ class ClassifierTap:
                 if _only_resized(seen.output, self._watch.source()):
                     return replace(seen, output=None)
                 self._changed = True
+                log.warning("the network does more after its classifier than resize: it is trained whole from now on")
+                del seen  # its graph, before another is made
             return self._pass(images, short=False)
+
+    def _check_once(self, images: Tensor) -> None:
+        """Whether a short pass will do for images of this shape: compiled code has no record that would say so."""
+        if images.shape in self._checked:
+            return
+        with untouched(self.model), torch.enable_grad():
+            set_mode(self.model, True)
+            seen = self._pass(images, short=True)
+            if not _only_resized(seen.output, self._watch.source()):
+                raise ModelError(
+                    f"for images of {images.shape[-2]}×{images.shape[-1]} the network does more after its classifier than "
+                    "resize, and cannot be compiled for training",
+                    remedy="set train.compile: false",
+                )
+        self._checked.add(images.shape)
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
         """Inside the block short passes run through ``torch.compile``, the hooks compiled in.
 
-        The hooks then stay on the model for as long as the block lasts: the compiler looks for them only once.
+        The hooks then stay on the model for as long as the block lasts (and on copies made of it meanwhile): the compiler
+        looks for them only once.
         """
         with self._watching():
             self._compiled = torch.compile(self._short_pass)
@@ -98,7 +125,7 @@ class ClassifierTap:
         watch = self._watch
         watch.begin(short)
         try:
-            output = self._model(images)
+            output = self.model(images)
             if watch.passes != 1 or watch.features is None or watch.logits is None:
                 raise ModelError(f"the classifier {self._path!r} ran {watch.passes} times in one pass", expected="once")
             logits = logits_of(output)
@@ -113,7 +140,7 @@ class ClassifierTap:
         if self._compiled is not None:
             yield
             return
-        hooks = self._watch.attach(self._model.get_submodule(self._path), in_place=self._in_place)
+        hooks = self._watch.attach(self.model.get_submodule(self._path), in_place=self._in_place)
         try:
             yield
         finally:

@@ -119,7 +119,7 @@ class DropClass(nn.Module):
             raise ModelError(f"divisor is {divisor!r}", expected='"kept" or "all"')
         self.classifier = find_classifier(model, classifier, example)
         self.model = model
-        self.tap = ClassifierTap(model, self.classifier.path, in_place=not self.classifier.linear)
+        self._tap = ClassifierTap(model, self.classifier.path, in_place=not self.classifier.linear)
         self.branch = DropBranch(self.classifier.channels)
         reference = next(model.parameters(), torch.zeros(()))
         self.branch.to(device=reference.device, dtype=reference.dtype)
@@ -131,6 +131,13 @@ class DropClass(nn.Module):
     def num_classes(self) -> int:
         """C, channels of the logits."""
         return self.classifier.num_classes
+
+    @property
+    def tap(self) -> ClassifierTap:
+        """How the model is seen at its classifier: the model that is there now (a replica has one of its own)."""
+        if self._tap.model is not self.model:
+            self._tap = ClassifierTap(self.model, self.classifier.path, in_place=not self.classifier.linear)
+        return self._tap
 
     @property
     def head(self) -> nn.Module:

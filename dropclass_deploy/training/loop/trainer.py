@@ -97,11 +97,12 @@ def train(
             with ExitStack() as layout:
                 in_channels_last = _takes_channels_last(setup, reporter)
                 layout.enter_context(channels_last(setup.method.module, enabled=in_channels_last))
-                layout.enter_context(setup.method.compiled() if recipe.train.compile else nullcontext())
                 _note_slow_precision(recipe.train.precision, processes, reporter)
                 session = start(setup, accelerator, signals, checkpoint, in_channels_last=in_channels_last)
                 if checkpoint is not None:
                     go_on_from(session, checkpoint)
+                # Now that the network lies where it trains: the passes before would be compiled for nothing.
+                layout.enter_context(setup.method.compiled() if recipe.train.compile else nullcontext())
                 with synchronised(setup.method.module) if recipe.train.sync_batchnorm else nullcontext():
                     _train(session, layout, reporter)
             accelerator.wait_for_everyone()

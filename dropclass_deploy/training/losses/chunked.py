@@ -16,6 +16,8 @@ from dropclass_deploy.training.losses.resize_axis import resize_axis
 
 _TILE_BYTES = 4 * 2**20
 """Of a tile's logits: larger ones fall out of the cache, smaller ones cost more in calls than they compute."""
+_GPU_TILE_BYTES = 128 * 2**20
+"""Off the CPU, where no kernels of our own run: there is no such cache to stay in, and every call is a launch."""
 _SMALL_COLUMNS = 24
 """That a tile's columns mix: the resize along a row costs two operations each a pixel, and as a product wants some."""
 
@@ -94,14 +96,16 @@ def head_losses(
 
 
 def _tiles(small: Tensor, labels: Tensor, align_corners: bool) -> Iterator[_Tile]:
-    """Tiles of about ``_TILE_BYTES``: as many columns as mix some small ones, then rows, then images."""
+    """Tiles of about ``_TILE_BYTES``, four times that at most: columns that mix some small ones, then rows, then images."""
+    target = _TILE_BYTES if small.device.type == "cpu" else _GPU_TILE_BYTES
     count, classes, height, width = small.shape
     rows, columns = labels.shape[-2:]
     breadth = min(columns, max(1, _SMALL_COLUMNS * columns // width)) if columns != width else columns
     a_row = max(1, classes * breadth * small.element_size())
-    # Never fewer rows than four small ones give: each tile resizes those at both its ends once more.
-    step = max(1, min(rows, max(_TILE_BYTES // a_row, 4 * -(-rows // height))))
-    images = max(1, _TILE_BYTES // (a_row * max(1, rows)))
+    # Rather the rows that four small ones give than fewer: each tile resizes those at both its ends once more.
+    wanted = max(target // a_row, min(4 * -(-rows // height), 4 * target // a_row))
+    step = max(1, min(rows, wanted))
+    images = max(1, target // (a_row * max(1, rows)))
     across = list(_spans(width, columns, breadth, align_corners, small))
     for down in _spans(height, rows, step, align_corners, small):
         for first in range(0, count, images):
@@ -129,7 +133,8 @@ def _add_tile(small: Tensor, labels: Tensor, options: _Head, tile: _Tile, sums: 
     values -= values.amax(dim=1, keepdim=True)
     truth = values.gather(1, ids)
     total = values.exp_().sum(dim=1, keepdim=True)
-    sums[0] += ((total.log() - truth) * factor).sum(dtype=torch.float64)
+    # Chosen, not multiplied by 0: an infinite logit of a pixel that does not count is no matter.
+    sums[0] += torch.where(factor != 0, (total.log() - truth) * factor, 0.0).sum(dtype=torch.float64)
     slope = options.scale[0] * factor
     push = None
     if options.suppressed >= 0:

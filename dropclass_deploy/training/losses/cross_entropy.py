@@ -12,7 +12,10 @@ from dropclass_deploy.training.losses.resized import Resize, head_losses
 
 
 def resize_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Float32 logits (N, C, H, W) at the labels' size (N, H, W); bilinear, ``align_corners=False``, when they differ."""
+    """Float32 logits (N, C, H, W) at the labels' size (N, H, W); bilinear, ``align_corners=False``, when they differ.
+
+    For losses that sort pixels or need whole maps; the others never hold such logits.
+    """
     logits = logits.float()
     if logits.shape[-2:] == labels.shape[-2:]:
         return logits
@@ -52,7 +55,7 @@ def cross_entropy(
     check_sizes(logits, labels, class_weight, pixel_weight)
     weight = class_table(logits, class_weight)
     if mean_over_all:
-        divisor = torch.tensor(float(labels.numel()), dtype=torch.float64, device=logits.device)
+        divisor = torch.full((), float(labels.numel()), dtype=torch.float64, device=logits.device)
     else:
         divisor = label_weights(labels, weight[None], ignore_index, pixel_weight)[0]
     scale = torch.stack([reciprocal(divisor), torch.zeros_like(divisor)])
@@ -82,6 +85,10 @@ def check_sizes(
     """
     if labels.ndim != 3 or labels.shape[0] != logits.shape[0]:
         raise DataError(f"labels have shape {tuple(labels.shape)}", expected=f"({logits.shape[0]}, H, W) as the logits")
+    if 0 in labels.shape[1:] or 0 in logits.shape[1:]:
+        raise DataError(
+            f"labels have shape {tuple(labels.shape)} and logits {tuple(logits.shape)}", expected="a pixel at least"
+        )
     if class_weight is not None and class_weight.shape != logits.shape[1:2]:
         raise DataError(
             f"class_weight has shape {tuple(class_weight.shape)}", expected=f"({logits.shape[1]},), one weight a class"

@@ -45,8 +45,10 @@ def label_weights(labels: Tensor, tables: Tensor, ignore_index: int, pixel_weigh
     """
     if labels.device.type == "cpu" and pixel_weight is None:
         return tables.double() @ _class_counts(labels, tables.shape[1], ignore_index).double()
-    valid = _wide(labels) != ignore_index
-    ids = torch.where(valid, labels, 0).long()
+    wide = _wide(labels)
+    # An id out of range counts nowhere, as in the losses' kernels; on the CPU ``check_labels`` has refused it.
+    valid = (wide != ignore_index) & (wide >= 0) & (wide < tables.shape[1])
+    ids = torch.where(valid, wide, 0).long()
     # A table at a time: on a GPU a histogram would wait for its result, and gathering all at once holds T·N·H·W numbers.
     factor = valid if pixel_weight is None else valid * pixel_weight
     return torch.stack([(table[ids] * factor).sum(dtype=torch.float64) for table in tables.to(labels.device)])

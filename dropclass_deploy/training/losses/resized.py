@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.training.losses import chunked
 from dropclass_deploy.training.losses.triton_check import working
 
@@ -65,28 +66,11 @@ def _head_losses(
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum of the two sums, the sums, the gradient of the first; see ``chunked.head_losses``."""
+    kernels: ModuleType | None = None
+    if logits.device.type == "cuda" and logits.dtype != torch.float64 and labels.numel():
+        kernels = _kernels(logits.device)
     # The products of a resize are no matter for autocast.
     with torch.autocast(logits.device.type, enabled=False):
-        sums, gradient = chunked.head_losses(
-            logits, labels, weight, pixel_weight, scale, suppressed, ignore_index, align_corners, with_gradient
-        )
-    return (sums * scale).sum().to(_compute_dtype(logits)), sums, gradient
-
-
-@_head_losses.register_kernel("cuda")
-def _on_cuda(
-    logits: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    pixel_weight: Tensor | None,
-    scale: Tensor,
-    suppressed: int,
-    ignore_index: int,
-    align_corners: bool,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    kernels = _kernels(logits.device) if logits.dtype != torch.float64 and labels.numel() else None
-    with torch.autocast("cuda", enabled=False):
         sums, gradient = (kernels or chunked).head_losses(
             logits, labels, weight, pixel_weight, scale, suppressed, ignore_index, align_corners, with_gradient
         )
@@ -134,6 +118,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _backward(ctx: Any, to_total: Tensor | None, to_sums: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the losses of small logits have no second derivative; for one, resize and use F.cross_entropy"
+        )
     logits, labels, weight, pixel_weight, scale, gradient = ctx.saved_tensors
     if to_sums is None:
         to_logits = None if to_total is None else gradient * to_total
@@ -177,10 +165,23 @@ def head_losses(
         ignore_index: label that counts nowhere.
         pixel_weight: (N, H, W) factor of a pixel's cross-entropy (a boundary weight), or None.
 
+    A number a class that is added to the logits (logit adjustment) can be added to the small ones: a resize leaves it as it
+    is. So can noise (BLV), at the classifier's resolution.
+
     Returns:
         The total ``scale · sums``, whose gradient is already known when this returns, float32; and the sums, float64 (2,).
-        Both are differentiable with respect to the logits; differentiating the sums goes over the pixels once more.
+        Both are differentiable once with respect to the logits, and to nothing else; differentiating the sums goes over the
+        pixels once more.
+
+    Raises:
+        UserError: for weights that require a gradient.
     """
+    if torch.is_grad_enabled() and any(
+        value is not None and value.requires_grad for value in (weight, pixel_weight, scale)
+    ):
+        raise UserError(
+            "a weight of the loss requires a gradient", expected="weights that are numbers", remedy="detach() them"
+        )
     device, dtype = head.logits.device, _compute_dtype(head.logits)
     total, sums, _ = _head_losses(
         head.logits,

@@ -74,7 +74,7 @@ class DropClassMethod(Method):
 
     def loss_path(self) -> str:
         """See ``Method.loss_path``."""
-        return told_path(self.wrapper.classifier.tail)
+        return told_path(self.wrapper.classifier)
 
     def draw(self, labels: Tensor, context: StepContext) -> int | None:
         """z, or None; see ``sample_dropped``."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.training.dropclass import Classifier
 from dropclass_deploy.training.dropclass.tap import ClassifierTap
 
 
@@ -103,8 +104,11 @@ class Method(ABC):
         return None
 
 
-def told_path(reason: str | None) -> str:
-    """A line for the log: how the loss gets from the logits to the labels' size."""
+def told_path(classifier: Classifier | None) -> str:
+    """A line for the log: how the loss gets from the logits of a network's classifier to the labels' size."""
+    reason = "its classifier cannot be found" if classifier is None else classifier.tail
+    if reason is None and classifier is not None and classifier.align_corners is None:
+        return "loss: on the classifier's own logits, which the network does not resize"
     if reason is None:
         return "loss: fused with the resize of the logits, which never exist at full size"
     return f"loss: on the logits that the network returns, at full size ({reason})"

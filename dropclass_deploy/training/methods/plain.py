@@ -35,9 +35,7 @@ class CrossEntropy(Method):
 
     def loss_path(self) -> str:
         """See ``Method.loss_path``."""
-        if self.classifier is None:
-            return told_path("its classifier cannot be found")
-        return told_path(self.classifier.tail)
+        return told_path(self.classifier)
 
     def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
         """(1,): of the cross-entropy."""
