@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import Call, Timer, measure, of_package, peak_above_mib, ratios, spread
+from timing import Call, Timer, label_patches, measure, of_package, peak_above_mib, ratios, spread
 from torch import Tensor
 
 from dropclass_deploy.training.dropclass import dropclass_loss
@@ -39,7 +39,6 @@ VARIANTS = ("dense", "fused")
 KERNELS = {"kernels, gathered": True, "kernels, atomic": False}
 DROPPED, PROGRESS, ALPHA, IGNORED = 3, 0.5, 10.0, 255
 BATCH = {"cpu": 4, "cuda": 12}
-REGION = 32  # pixels: labels come in patches of about this size, as in pictures
 # Of each class of each label pixel: what the kernels' sums and gradients need, interpolation between rows twice included.
 EXPONENTIALS, MULTIPLY_ADDS = 2, 6
 
@@ -50,30 +49,27 @@ class Inputs:
     def __init__(self, arguments: argparse.Namespace, crop: tuple[int, int]) -> None:
         generator = torch.Generator().manual_seed(0)
         device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+        layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
         small = [-(-extent // arguments.stride) for extent in crop]
         shape = (arguments.batch, arguments.classes, *small)
         self.plain, self.branch = (
-            (torch.randn(shape, generator=generator) * 3).to(device, dtype).requires_grad_() for _ in range(2)
+            (torch.randn(shape, generator=generator) * 3).to(device, dtype, memory_format=layout).requires_grad_()
+            for _ in range(2)
         )
-        # Scores drawn on a coarse grid; the best class of the interpolated scores makes patches with smooth borders.
-        coarse = [max(2, extent // REGION) for extent in crop]
-        scores = torch.randn(arguments.batch, arguments.classes, *coarse, generator=generator)
-        images = (F.interpolate(score[None], crop, mode="bilinear").argmax(1) for score in scores)
-        labels = torch.cat(list(images))
-        labels[torch.rand(labels.shape, generator=generator) < 0.05] = IGNORED
-        self.labels = labels.to(device)
+        self.labels = label_patches(arguments.batch, arguments.classes, crop, IGNORED).to(device)
+        self.wide_labels = self.labels.long()  # what F.cross_entropy takes; made here, in its favour
 
 
 def dense(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Gradients of both heads by full-size logits."""
-    size = inputs.labels.shape[1:]
+    size = inputs.wide_labels.shape[1:]
     plain, branch = (
         F.interpolate(head.float(), size, mode="bilinear", align_corners=False)
         for head in (inputs.plain, inputs.branch)
     )
-    remaining = inputs.labels.masked_fill(inputs.labels == DROPPED, IGNORED)
-    valid = inputs.labels != IGNORED
-    total = (1 - PROGRESS) * F.cross_entropy(plain, inputs.labels, ignore_index=IGNORED)
+    remaining = inputs.wide_labels.masked_fill(inputs.wide_labels == DROPPED, IGNORED)
+    valid = inputs.wide_labels != IGNORED
+    total = (1 - PROGRESS) * F.cross_entropy(plain, inputs.wide_labels, ignore_index=IGNORED)
     total = total + PROGRESS * F.cross_entropy(branch, remaining, ignore_index=IGNORED)
     total = total + ALPHA * (branch.softmax(1)[:, DROPPED] * valid).sum() / valid.sum()
     return torch.autograd.grad(total, (inputs.plain, inputs.branch))
@@ -162,7 +158,10 @@ def report_of(arguments: argparse.Namespace) -> dict[str, object]:
     times = measure(calls, timer, arguments.rounds, 0)
     return {
         "command": "python benchmarks/fused_loss.py " + " ".join(sys.argv[1:]),
-        **{name: getattr(arguments, name) for name in ("batch", "crop", "stride", "classes", "dtype", "rounds")},
+        **{
+            name: getattr(arguments, name)
+            for name in ("batch", "crop", "stride", "classes", "dtype", "channels_last", "rounds")
+        },
         "device": torch.cuda.get_device_name(device) if timer.cuda else platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -186,6 +185,9 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=8)
     parser.add_argument("--classes", type=int, default=19)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="logits as a network trained in that layout gives them"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only-memory", choices=VARIANTS)

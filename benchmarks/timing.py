@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 Call = Callable[[], object]
 # Bytes to hold other data in any level-2 cache of today (50 MiB on H100 and H200), several times over.
@@ -27,6 +29,8 @@ class Timer:
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
+        if self.cuda:
+            torch.cuda.set_device(device)  # where events and waits are
         self.starved: Counter[str] = Counter()
         self.other = torch.zeros(FLUSH_BYTES // 4, device=device) if self.cuda else None
         self.queueing_s: dict[str, float] = {}
@@ -116,3 +120,17 @@ def resident_mib(field: str) -> float:
     """``VmRSS`` (now) or ``VmHWM`` (the most so far) of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
+def label_patches(batch: int, classes: int, crop: tuple[int, int], ignored: int) -> Tensor:
+    """uint8 (N, H, W): patches of one class with smooth borders, about 32 pixels wide, and a twentieth ignored pixels.
+
+    Pictures' labels come so; with a label drawn for each pixel every class would be everywhere.
+    """
+    generator = torch.Generator().manual_seed(0)
+    coarse = [max(2, extent // 32) for extent in crop]
+    scores = torch.randn(batch, classes, *coarse, generator=generator)
+    images = (F.interpolate(score[None], crop, mode="bilinear").argmax(1) for score in scores)
+    labels = torch.cat(list(images)).to(torch.uint8)
+    labels[torch.rand(labels.shape, generator=generator) < 0.05] = ignored
+    return labels

@@ -27,7 +27,7 @@ def recipe(**train_keys) -> Recipe:
             "method": {"name": "dropclass", "drop_max": 1.0},
             "train": {
                 "steps": 4, "batch_size": 2, "crop": [48, 64], "lr": 1e-3, "log_every": 1, "validate_every": 2,
-                "checkpoint_every": 2, "workers": 0, **train_keys,
+                "checkpoint_every": 2, "workers": 0, "device": "cpu", **train_keys,
             },
         }
     )  # fmt: skip

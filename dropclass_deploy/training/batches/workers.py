@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import shutil
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,6 +16,7 @@ from dropclass_deploy.training.recipe import TrainSection
 
 _MOST = 8
 _WORTH_IMAGES = 256
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 def usable_cores() -> int:
@@ -24,7 +27,8 @@ def usable_cores() -> int:
 def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes: int, cores: int) -> int:
     """Worker processes for one training process: ``train.workers``, or what is sensible when it is null.
 
-    That is a core each, less one that feeds the network, at most 8; none for images that are held in memory rather than
+    That is a core each, less one that feeds the network, at most 8 and no more than shared memory has room for; none where
+    processes are spawned (macOS, Windows; Python 3.14's forkserver), for images that are held in memory rather than
     decoded, and none for under 256 images, which are over before the workers pay for their start.
 
     Args:
@@ -36,9 +40,20 @@ def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes
     """
     if train.workers is not None:
         return train.workers
+    # Where processes are spawned rather than forked, a script without a main guard would run anew in each of them.
+    if multiprocessing.get_start_method() != "fork":
+        return 0
     if dataset.image_path(0) is None or steps * train.batch_size < _WORTH_IMAGES * processes:
         return 0
-    return max(0, min(_MOST, cores // processes - 1))
+    return max(0, min(_MOST, cores // processes - 1, _fitting(train, processes)))
+
+
+def _fitting(train: TrainSection, processes: int) -> int:
+    """How many workers' batches, two each, half of the shared memory holds: a container often has 64 MiB of it."""
+    if train.crop is None or not _SHARED_MEMORY.is_dir():
+        return _MOST
+    a_batch = 4 * train.crop[0] * train.crop[1] * train.batch_size // processes  # RGB and the mask
+    return shutil.disk_usage(_SHARED_MEMORY).free // 2 // processes // max(1, 2 * a_batch)
 
 
 def leave_signals_to_the_parent(_worker: int, *, closing: Any) -> None:

@@ -108,6 +108,8 @@ class ClassifierTap:
     def compiled(self) -> Iterator[None]:
         """Inside the block short passes run through ``torch.compile``, the hooks compiled in.
 
+        A network that begins to do more after its classifier than resize is not noticed then.
+
         The hooks then stay on the model for as long as the block lasts (and on copies made of it meanwhile): the compiler
         looks for them only once.
         """

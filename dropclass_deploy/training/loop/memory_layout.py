@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from dropclass_deploy.core.errors import first_line
 from dropclass_deploy.training.dropclass.probe_run import untouched
@@ -26,7 +27,8 @@ def channels_last(module: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     ``DistributedDataParallel`` would then find ambiguous), nor any that was not contiguous or is a view into other memory.
     The module may change its device inside the block.
     """
-    moved = [parameter for parameter in module.parameters() if enabled and _gains(parameter)]
+    convolutions = [child for child in module.modules() if enabled and isinstance(child, _ConvNd)]
+    moved = [child.weight for child in convolutions if _gains(child.weight)]
     for parameter in moved:
         parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     try:
@@ -54,5 +56,6 @@ def refusal(method: Method, size: tuple[int, int]) -> str | None:
         with channels_last(method.module), untouched(method.module), torch.no_grad():
             method.model(image.contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
-        return first_line(error, 120)
+        # Anything else is not about the layout, and training will say it.
+        return first_line(error, 120) if "view size is not compatible" in str(error) else None
     return None

@@ -56,6 +56,8 @@ def set_up(
     _check_class_count(network, task, recipe, size)
     method = build_method(network, recipe.method, classifier, size)
     reporter.note(method.loss_path())
+    if recipe.train.compile:
+        method.check_compilable()
     built |= {"classifier": classifier, "probe_size": list(size)}
     return Setup(folder, recipe, task, method, spec, built)
 

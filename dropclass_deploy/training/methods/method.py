@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -81,18 +81,21 @@ class Method(ABC):
     def loss_path(self) -> str:
         """A line for the log: whether the loss is computed from small logits, or why not."""
 
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """Inside the block the network runs through ``torch.compile`` in training.
+    def check_compilable(self) -> None:
+        """Refuse a network that training has to run whole, see ``loss_path``.
 
         Raises:
-            ModelError: for a network that training has to run whole, see ``loss_path``.
+            ModelError: saying why.
         """
         if self.tap is None:
             raise ModelError(
                 f"this network cannot be compiled for training ({self.loss_path()})", remedy="set train.compile: false"
             )
-        with self.tap.compiled():
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Inside the block the network runs through ``torch.compile`` in training, where it can be tapped."""
+        with nullcontext() if self.tap is None else self.tap.compiled():
             yield
 
     def deploy_heads(self) -> dict[str, nn.Module]:

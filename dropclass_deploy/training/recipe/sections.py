@@ -44,14 +44,15 @@ _NO_SAY = (
     "device",
     "workers",
     "augment_on",
+    "compile",
     "log_every",
     "checkpoint_every",
     "keep_last",
     "trackers",
     "sync_batchnorm",
 )
-"""Keys of ``train`` that may change between the parts of a run: no number of one process depends on them (but for the
-rounding of another device). ``channels_last`` is not among them: it moves the last bits on one and the same device."""
+"""Keys of ``train`` that may change between the parts of a run: no number of one process depends on them, but for the
+rounding of another device or compiler. ``channels_last`` is not among them: it moves the last bits on one and the same device."""
 
 COMPONENTS = ("median_frequency",)
 """What ``method.with`` may list."""
