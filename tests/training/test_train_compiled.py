@@ -67,7 +67,10 @@ def test_without_a_compiler_one_line_says_what_to_do(tmp_path: Path):
     assert "Traceback" not in result.stderr
 
 
-def test_a_network_that_must_run_whole_is_not_compiled(tmp_path: Path):
+def test_a_network_that_must_run_whole_is_not_compiled_and_the_old_run_stays(tmp_path: Path):
+    train(recipe(), tmp_path / "run", model=SmallNetwork(12))
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+
     class Scaled(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -77,4 +80,5 @@ def test_a_network_that_must_run_whole_is_not_compiled(tmp_path: Path):
             return self.inner(images) * (0.5 if self.training else 1.0)
 
     with pytest.raises(ModelError, match=r"cannot be compiled for training .*in training.*set train\.compile: false"):
-        train(recipe(compile=True), tmp_path / "run", model=Scaled())
+        train(recipe(compile=True), tmp_path / "run", model=Scaled(), overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before

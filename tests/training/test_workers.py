@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,6 +63,31 @@ def test_workers_by_the_machine(
     section = recipe(train__workers=asked, train__batch_size=2).train
     dataset = open_dataset(f"folder:{files}", "train")
     assert worker_count(section, dataset, steps=steps, processes=processes, cores=cores) == expected
+
+
+def test_no_worker_is_spawned_unasked(files: Path) -> None:
+    # In a process of its own: the way of starting processes is chosen once.
+    program = textwrap.dedent(f"""
+        import multiprocessing
+        multiprocessing.set_start_method("spawn")
+        from dropclass_deploy.data.registry import open_dataset
+        from dropclass_deploy.training.batches.workers import worker_count
+        from dropclass_deploy.training.recipe.sections import TrainSection
+        for asked in (None, 2):
+            section = TrainSection(steps=1000, workers=asked)
+            print(worker_count(section, open_dataset("folder:{files}", "train"), steps=1000, processes=1, cores=8))
+    """)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["0", "2"]
+
+
+def test_workers_leave_shared_memory_room(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(f"folder:{files}", "train")
+    section = recipe(train__workers=None, train__batch_size=8, train__crop=[512, 1024]).train
+    # A batch is 4 bytes a pixel, 16 MiB; a worker holds two, and half of what is free is theirs: 64 MiB, 256 MiB.
+    for free, expected in ((64, 1), (256, 4)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: SimpleNamespace(free=free * 2**20))
+        assert worker_count(section, dataset, steps=1000, processes=1, cores=64) == expected
 
 
 def test_images_in_memory_need_no_workers() -> None:

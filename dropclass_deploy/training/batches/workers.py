@@ -40,12 +40,17 @@ def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes
     """
     if train.workers is not None:
         return train.workers
-    # Where processes are spawned rather than forked, a script without a main guard would run anew in each of them.
-    if multiprocessing.get_start_method() != "fork":
+    if not _forks():
         return 0
     if dataset.image_path(0) is None or steps * train.batch_size < _WORTH_IMAGES * processes:
         return 0
     return max(0, min(_MOST, cores // processes - 1, _fitting(train, processes)))
+
+
+def _forks() -> bool:
+    """Whether processes are forked: spawned ones run a script that has no main guard anew, each of them."""
+    # Asked so, nothing is settled: the program may still choose.
+    return (multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
 def _fitting(train: TrainSection, processes: int) -> int:

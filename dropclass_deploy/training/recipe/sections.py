@@ -52,7 +52,7 @@ _NO_SAY = (
     "sync_batchnorm",
 )
 """Keys of ``train`` that may change between the parts of a run: no number of one process depends on them, but for the
-rounding of another device or compiler. ``channels_last`` is not among them: it moves the last bits on one and the same device."""
+rounding of another device or compiler. ``channels_last`` is not among them: it moves the last bits everywhere."""
 
 COMPONENTS = ("median_frequency",)
 """What ``method.with`` may list."""
