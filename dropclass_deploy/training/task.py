@@ -88,11 +88,16 @@ def study(recipe: Recipe, train: Dataset, val: Dataset, reporter: Reporter) -> T
     if absent:
         reporter.note(f"no training pixel of: {', '.join(absent)}")
     reporter.note(f"rare classes: {', '.join(classes.names[index] for index in classes.rare)}")
-    weighted = "median_frequency" in recipe.method.components
+    weighting = recipe.method.options.median_frequency
     return Task(
         train=train,
         val=val,
         classes=classes,
         statistics=statistics,
-        class_weight=median_frequency_weights(statistics) if weighted else None,
+        class_weight=None if weighting is None else softened(median_frequency_weights(statistics), weighting.power),
     )
+
+
+def softened(weights: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
+    """``weights`` ** ``power``, (C,); a weight of 0 (a class that does not occur) stays 0 whatever the power."""
+    return np.where(weights > 0, weights**power, 0.0)

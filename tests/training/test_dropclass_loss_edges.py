@@ -159,9 +159,10 @@ def test_class_weights_of_another_shape_are_refused(shape: tuple[int, ...]):
         dropclass_loss(output(), some_labels(), progress=0.5, class_weight=torch.ones(shape))
 
 
-@pytest.mark.parametrize("option", [{"drop_divisor": "mean"}, {"suppress_at": "logits"}])
+@pytest.mark.parametrize("option", [{"drop_divisor": "mean"}, {"suppress_at": "logits"}, {"plain_weight": "half"}])
 def test_unknown_options_are_refused(option: dict[str, str]):
-    with pytest.raises(UserError, match=r"expected drop_divisor \"kept\" or \"all\", suppress_at"):
+    ((name, value),) = option.items()
+    with pytest.raises(UserError, match=rf'{name} is .{value}.; expected "'):
         dropclass_loss(output(), some_labels(), progress=0.5, **option)  # type: ignore[arg-type]
 
 

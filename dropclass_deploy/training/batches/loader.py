@@ -14,8 +14,9 @@ from dropclass_deploy.core.errors import DataError, DropclassError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.training.batches.augment import Augment, resize_pair
+from dropclass_deploy.training.batches.class_mix import ClassMix
 from dropclass_deploy.training.batches.draws import generator_for
-from dropclass_deploy.training.batches.photometry import Change
+from dropclass_deploy.training.batches.photometry import Change, change_colours
 from dropclass_deploy.training.batches.workers import closing_flag, leave_signals_to_the_parent
 from dropclass_deploy.training.recipe import TrainSection
 
@@ -70,16 +71,25 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 class TrainingImages(TorchDataset[Batch]):
     """Augmented pairs of a data set: uint8 image (3, h, w) and uint8 mask (h, w).
 
-    With ``defer_colours`` the change of colours is drawn and handed over instead of made.
+    With ``defer_colours`` the change of colours is drawn and handed over instead of made. With ``mix`` a second image, in
+    an augmentation of its own, shows where classes left the first; the mixed image gets one change of colours.
     """
 
     def __init__(
-        self, dataset: Dataset, augment: Augment, preprocess: Preprocess, seed: int, *, defer_colours: bool = False
+        self,
+        dataset: Dataset,
+        augment: Augment,
+        preprocess: Preprocess,
+        seed: int,
+        *,
+        mix: ClassMix | None = None,
+        defer_colours: bool = False,
     ) -> None:
         self.dataset = dataset
         self.augment = augment
         self.size = preprocess.size
         self.seed = seed
+        self.mix = mix
         self.defer_colours = defer_colours
 
     def __len__(self) -> int:
@@ -92,15 +102,28 @@ class TrainingImages(TorchDataset[Batch]):
             return error
 
     def _sample(self, index: int, number: int) -> tuple[Tensor, Tensor, Changes]:
+        image, mask, change = self._cut(index, generator_for(self.seed, 2, number))
+        if self.mix is not None:
+            image, mask = self._mixed(image, mask, index, generator_for(self.seed, 5, number))
+        if self.defer_colours:
+            return image, mask, (change,)
+        return change_colours(image, self.augment.photometric, change), mask, ()
+
+    def _cut(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Change]:
+        """One pair, augmented in all but its colours."""
         image = torch.from_numpy(self.dataset.image(index).copy()).permute(2, 0, 1)
         mask = torch.from_numpy(self.dataset.mask(index).copy())
         if self.size is not None:
             image, mask = resize_pair(image, mask, self.size)
-        generator = generator_for(self.seed, 2, number)
-        if self.defer_colours:
-            image, mask, change = self.augment.geometry(image, mask, generator)
-            return image, mask, (change,)
-        return *self.augment(image, mask, generator), ()
+        return self.augment.geometry(image, mask, generator)
+
+    def _mixed(self, image: Tensor, mask: Tensor, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        assert self.mix is not None
+        donor = self.mix.donor(index, len(self.dataset), generator)
+        if donor is None:
+            return image, mask
+        other, other_mask, _ = self._cut(donor, generator)
+        return self.mix(image, mask, other, other_mask, generator)
 
 
 def training_loader(
@@ -109,6 +132,7 @@ def training_loader(
     preprocess: Preprocess,
     *,
     start: int,
+    mix: ClassMix | None = None,
     workers: int = 0,
     pinned: bool = False,
     defer_colours: bool = False,
@@ -120,6 +144,7 @@ def training_loader(
         train: the recipe's section.
         preprocess: of the network.
         start: the first step.
+        mix: lets classes leave the images, or None.
         workers: processes that work ahead; the batches are the same whatever their number.
         pinned: batches lie in memory that a GPU copies from while the CPU goes on.
         defer_colours: leave the changes of colour to ``photometry.change_batch``.
@@ -130,7 +155,7 @@ def training_loader(
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
     augment = Augment.from_recipe(train, dataset.classes.ignore_index, preprocess.mean)
-    images = TrainingImages(dataset, augment, preprocess, train.seed, defer_colours=defer_colours)
+    images = TrainingImages(dataset, augment, preprocess, train.seed, mix=mix, defer_colours=defer_colours)
     batches = StepBatches(len(dataset), train.batch_size, train.steps, train.seed, start)
     loader = DataLoader(
         images,

@@ -15,7 +15,8 @@ from dropclass_deploy.training.losses import check_labels, head_losses, label_we
 from dropclass_deploy.training.losses.cross_entropy import check_sizes, class_table, reciprocal
 
 DropDivisor = Literal["kept", "all"]
-SuppressAt = Literal["labels", "classifier"]
+SuppressAt = Literal["labels", "classifier", "elsewhere"]
+PlainWeight = Literal["rest", "full"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def loss_weights(
         float64 (3,): of CE, CE_drop and L_sup.
     """
     table = torch.ones(num_classes, device=labels.device) if class_weight is None else class_weight.to(labels.device)
-    tables = torch.stack([table, without(table, dropped), torch.ones_like(table)])
+    counted = torch.ones_like(table)
+    tables = torch.stack(
+        [table, without(table, dropped), without(counted, dropped) if suppress_at == "elsewhere" else counted]
+    )
     weights = label_weights(labels, tables, ignore_index)
     # Filled where they lie: a tensor made from Python's numbers would be copied to a GPU, and the step wait for it.
     if drop_divisor == "all":
@@ -80,6 +84,7 @@ def dropclass_loss(
     lambda_max: float = 1.0,
     drop_divisor: DropDivisor = "kept",
     suppress_at: SuppressAt = "labels",
+    plain_weight: PlainWeight = "rest",
     shares: Tensor | None = None,
 ) -> LossTerms:
     """Loss terms of one forward pass.
@@ -99,7 +104,10 @@ def dropclass_loss(
             the term then does not depend on how much of the image z and the ignored pixels cover.
         suppress_at: L_sup is the mean probability of z in the branch: over the label pixels that are not ignored, z's
             included ("labels"), or over all pixels at the classifier's resolution ("classifier", authors' code). Default
-            "labels": pixels without a label then have no say.
+            "labels": pixels without a label then have no say. "elsewhere": the label pixels of other classes only, so that
+            nothing is punished for seeing z where it is.
+        plain_weight: of CE, the term of the network that is deployed: "rest", 1 − λ (the paper's), leaves it without its
+            own loss at the end of training; "full", 1.
         shares: (3,) factors of CE, CE_drop and L_sup, when these images are a part of a step: see ``loss_weights``.
 
     Returns:
@@ -107,11 +115,7 @@ def dropclass_loss(
         when no pixel is left.
     """
     check_labels(labels, out.logits.shape[1], ignore_index)
-    if drop_divisor not in ("kept", "all") or suppress_at not in ("labels", "classifier"):
-        raise UserError(
-            f"drop_divisor {drop_divisor!r}, suppress_at {suppress_at!r}",
-            expected='drop_divisor "kept" or "all", suppress_at "labels" or "classifier"',
-        )
+    _check_options(drop_divisor, suppress_at, plain_weight)
     check_sizes(out.logits, labels, class_weight)
     weight = linear(progress, lambda_max)
     divisors = loss_weights(
@@ -124,10 +128,15 @@ def dropclass_loss(
         suppress_at=suppress_at,
     )
     means = reciprocal(divisors) if shares is None else reciprocal(divisors) * shares.double()
-    factors = torch.stack([means[0] * (1.0 - weight), means[1] * weight, means[2] * alpha])
-    at_labels = suppress_at == "labels"
+    plain = 1.0 if plain_weight == "full" else 1.0 - weight
+    factors = torch.stack([means[0] * plain, means[1] * weight, means[2] * alpha])
+    at_labels = suppress_at != "classifier"
     table = class_table(out.logits, class_weight)
-    total, sums = _over_pixels(out, labels, table, factors, ignore_index, suppress=at_labels)
+    seen = labels
+    if suppress_at == "elsewhere" and out.dropped is not None:
+        # int64: an ``ignore_index`` below 0 has no place in uint8 labels.
+        seen = labels.long().masked_fill(labels == out.dropped, ignore_index)
+    total, sums = _over_pixels(out, (labels, seen), table, factors, ignore_index, suppress=at_labels)
     ce, ce_drop, suppression = (sums * means).to(total.dtype).unbind()
     if not at_labels:
         share = 1.0 if shares is None else shares[2].to(total.dtype)
@@ -138,21 +147,41 @@ def dropclass_loss(
     return LossTerms(total=total, ce=ce, ce_drop=ce_drop, suppression=suppression)
 
 
+def _check_options(drop_divisor: DropDivisor, suppress_at: SuppressAt, plain_weight: PlainWeight) -> None:
+    allowed = {
+        "drop_divisor": (drop_divisor, ("kept", "all")),
+        "suppress_at": (suppress_at, ("labels", "classifier", "elsewhere")),
+        "plain_weight": (plain_weight, ("rest", "full")),
+    }
+    for name, (value, values) in allowed.items():
+        if value not in values:
+            raise UserError(f"{name} is {value!r}", expected=" or ".join(f'"{each}"' for each in values))
+
+
 def _over_pixels(
-    out: DropClassOutput, labels: Tensor, table: Tensor, factors: Tensor, ignore_index: int, *, suppress: bool
+    out: DropClassOutput,
+    labels: tuple[Tensor, Tensor],
+    table: Tensor,
+    factors: Tensor,
+    ignore_index: int,
+    *,
+    suppress: bool,
 ) -> tuple[Tensor, Tensor]:
-    """``factors`` · sums, and the sums over label pixels (3,) of CE, CE_drop and, if wanted, the probability of z."""
+    """``factors`` · sums, and the sums over label pixels (3,) of CE, CE_drop and, if wanted, the probability of z.
+
+    ``labels`` are those of the network's own logits and those of the branch's.
+    """
     nothing = torch.zeros_like(factors[0])
     plain, plain_sums = head_losses(
-        resize_left(out.logits, out.size, out.align_corners, labels),
-        labels,
+        resize_left(out.logits, out.size, out.align_corners, labels[0]),
+        labels[0],
         table,
         torch.stack([factors[0], nothing]),
         ignore_index=ignore_index,
     )
     branch, branch_sums = head_losses(
-        resize_left(out.drop_logits, out.size, out.align_corners, labels),
-        labels,
+        resize_left(out.drop_logits, out.size, out.align_corners, labels[1]),
+        labels[1],
         without(table, out.dropped),
         torch.stack([factors[1], factors[2] if suppress else nothing]),
         suppressed=out.dropped if suppress else None,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dropclass_deploy.core.progress import Reporter
+from dropclass_deploy.training.batches.class_mix import ClassMix
 from dropclass_deploy.training.batches.loader import Batch, StepBatches, training_loader
 from dropclass_deploy.training.batches.photometry import is_deferred
 from dropclass_deploy.training.batches.workers import usable_cores, worker_count
@@ -152,6 +153,7 @@ def _loader(setup: Setup, device: torch.device, workers: int, step: int) -> tupl
         train,
         setup.preprocess,
         start=step,
+        mix=ClassMix.from_recipe(setup.recipe.method.options.class_mix, setup.task.classes.ignore_index),
         workers=workers,
         pinned=device.type == "cuda",
         defer_colours=is_deferred(train, device, setup.built["probe_size"]),

@@ -67,6 +67,7 @@ class DropClassMethod(Method):
             lambda_max=self.section.lambda_max,
             drop_divisor=self.section.drop_divisor,
             suppress_at=self.section.suppress_at,
+            plain_weight=self.section.plain_weight,
             shares=shares,
         )
         named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}

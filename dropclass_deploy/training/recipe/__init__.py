@@ -1,6 +1,16 @@
 """The recipe: its sections and their limits, and how a file is read."""
 
+from dropclass_deploy.training.recipe.components import ClassMixOptions, MedianFrequencyOptions
 from dropclass_deploy.training.recipe.reading import load_recipe, parse_recipe
 from dropclass_deploy.training.recipe.sections import MethodSection, Photometric, Recipe, TrainSection
 
-__all__ = ["MethodSection", "Photometric", "Recipe", "TrainSection", "load_recipe", "parse_recipe"]
+__all__ = [
+    "ClassMixOptions",
+    "MedianFrequencyOptions",
+    "MethodSection",
+    "Photometric",
+    "Recipe",
+    "TrainSection",
+    "load_recipe",
+    "parse_recipe",
+]

@@ -11,33 +11,12 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from dropclass_deploy.core.preprocess import Preprocess, Triple
+from dropclass_deploy.training.recipe.components import ComponentOptions, first_unknown, options_of
+from dropclass_deploy.training.recipe.section import BatchSize, Count, Float, Fraction, Positive, Scale, Section, Size
 
-
-def _number(value: Any) -> Any:
-    """YAML reads ``1e-3`` (no dot) as text: such a text is a number; other texts are left for the schema to refuse."""
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-# Strict: true is not 1, "200" is not 200, and infinity is no number here.
-Float = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
-Fraction = Annotated[Float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
-Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
-Scale = Annotated[Float, Field(gt=0, le=100)]
-Size = Annotated[tuple[Positive, Positive], Field(description="height, width")]
 DEFAULT_SCALE = (0.75, 1.5)
 
 _NO_SAY = (
@@ -53,15 +32,6 @@ _NO_SAY = (
 )
 """Keys of ``train`` that may change between the parts of a run: no number of one process depends on them, but for the
 rounding of another device or compiler. ``channels_last`` is not among them: it moves the last bits everywhere."""
-
-COMPONENTS = ("median_frequency",)
-"""What ``method.with`` may list."""
-
-
-class Section(BaseModel):
-    """A part of the recipe: frozen, nothing unknown, no silent conversion of strings to numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
 
 
 class Splits(Section):
@@ -95,7 +65,7 @@ class ModelSection(Section):
 
     name: str
     weights: str | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     classifier: str | None = None
 
 
@@ -114,27 +84,24 @@ class MethodSection(Section):
     drop_max: Fraction = 1.0
     divisor: Literal["kept", "all"] = "kept"
     drop_divisor: Literal["kept", "all"] = "kept"
-    suppress_at: Literal["labels", "classifier"] = "labels"
+    suppress_at: Literal["labels", "classifier", "elsewhere"] = "labels"
+    plain_weight: Literal["rest", "full"] = "rest"
     detach_importance: StrictBool = False
     drop_among: Literal["all", "batch"] = "all"
     components: tuple[str, ...] = Field(default=("median_frequency",), alias="with")
-    options: dict[str, dict[str, Any]] = {}
+    options: ComponentOptions = Field(default=ComponentOptions(), validate_default=True)
 
     @field_validator("components")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in COMPONENTS]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is not available; this version has: {', '.join(COMPONENTS)}")
-        if len(set(value)) != len(value):
-            raise ValueError("a component is listed twice")
+        if problem := first_unknown(value):
+            raise ValueError(problem)
         return value
 
-    @model_validator(mode="after")
-    def _options_of_components(self) -> Self:
-        for name in self.options:
-            raise ValueError(f"method.options.{name}: this component takes no options")
-        return self
+    @field_validator("options", mode="before")
+    @classmethod
+    def _filled(cls, value: Any, info: ValidationInfo) -> Any:
+        return options_of(info.data.get("components", ()), value)
 
 
 class Photometric(Section):

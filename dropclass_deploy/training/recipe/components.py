@@ -1,0 +1,62 @@
+"""What ``method.with`` may list, and the options of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dropclass_deploy.training.recipe.section import Fraction, Section
+
+
+class MedianFrequencyOptions(Section):
+    """Class weights (median frequency ÷ frequency) ** ``power``.
+
+    1 is median frequency balancing; 0 leaves every class its share of the pixels. In between, a rare class keeps most of
+    its recall and loses fewer pixels to false alarms, which is what IoU counts.
+    """
+
+    power: Fraction = 1.0
+
+
+class ClassMixOptions(Section):
+    """Classes leave a training image and another image shows in their place, see ``training.batches.class_mix``.
+
+    ``images`` is the share of images that are mixed, ``classes`` the probability that a class of such an image leaves.
+    """
+
+    images: Fraction = 1.0
+    classes: Fraction = 0.3
+
+
+class ComponentOptions(Section):
+    """``method.options``: a section for every component listed, null for the others."""
+
+    median_frequency: MedianFrequencyOptions | None = None
+    class_mix: ClassMixOptions | None = None
+
+
+COMPONENTS = tuple(ComponentOptions.model_fields)
+
+
+def options_of(components: tuple[str, ...], given: Any) -> Any:
+    """``method.options`` with the defaults of every listed component filled in.
+
+    Raises:
+        ValueError: for options of a component that is not listed.
+    """
+    if isinstance(given, ComponentOptions):
+        given = given.model_dump(exclude_none=True)
+    if not isinstance(given, dict | None):
+        return given
+    options = {name: value for name, value in (given or {}).items() if value is not None}
+    for name in options:
+        if name in COMPONENTS and name not in components:
+            raise ValueError(f"{name} has no say: method.with does not list it")
+    return {**{name: {} for name in components if name in COMPONENTS}, **options}
+
+
+def first_unknown(components: tuple[str, ...]) -> str | None:
+    """What is wrong with ``method.with``, or None."""
+    unknown = [name for name in components if name not in COMPONENTS]
+    if unknown:
+        return f"{unknown[0]!r} is not available; this version has: {', '.join(COMPONENTS)}"
+    return "a component is listed twice" if len(set(components)) != len(components) else None
