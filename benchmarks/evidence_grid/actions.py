@@ -1,0 +1,113 @@
+"""What the command line does: list, fill, repeat a cell, report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dropclass_deploy.core.errors import UserError
+from evidence_grid.cell import COMMAND, run_cell, wall_file
+from evidence_grid.comparison import side_by_side
+from evidence_grid.fill import Fill, Resources
+from evidence_grid.plan import Grid, Plan, check_same_data
+from evidence_grid.reading import load_plan
+from evidence_grid.root import Root
+from evidence_grid.store import FRESH, MISSING, STALE, Store
+from evidence_grid.worker import LogReporter
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of resources; see ``fill.Resources``.
+
+    Attributes:
+        data: GRID=FORMAT:PATH, any number.
+    """
+
+    runs: Path
+    minutes: float | None
+    jobs: int
+    threads: int | None
+    device: str
+    data: tuple[str, ...]
+    keep_runs: bool
+
+    def data_of(self, plan: Plan, grid: Grid) -> str | None:
+        """What stands in place of a grid's data, or None.
+
+        Raises:
+            UserError: for an unknown grid, or data of another format.
+        """
+        found = {}
+        for text in self.data:
+            name, equals, data = text.partition("=")
+            if not equals:
+                raise UserError(f"--data {text}", expected=f"GRID=FORMAT:PATH, for example --data {grid.name}={text}")
+            check_same_data(plan.grid(name), data)
+            found[name] = data
+        return found.get(grid.name)
+
+
+def show(root: Root) -> int:
+    """List the grids and how many of their cells are there."""
+    plan, store = load_plan(root.plan, root.folder), Store(root.results)
+    for grid in plan.grids.values():
+        for name in grid.parts:
+            cells = [cell for cell in plan.cells(grid) if cell.part == name]
+            states = [store.state(cell) for cell in cells]
+            line = f"{grid.name} ({name}): {states.count(FRESH)} of {len(cells)} cells are there"
+            print(f"{line}, {states.count(MISSING)} missing, {states.count(STALE)} stale")
+            for cell, state in zip(cells, states, strict=True):
+                if state == STALE:
+                    print(f"  stale: {cell.key} (its recipe has changed since)")
+        print(f"  fill it: {COMMAND} {grid.name}")
+    return 0
+
+
+def fill(root: Root, name: str, asked: Asked, settings: Sequence[str], seeds: Sequence[int]) -> int:
+    """Fill a grid; 1 when a cell failed."""
+    plan = load_plan(root.plan, root.folder)
+    grid = plan.grid(name)
+    resources = Resources(
+        runs=asked.runs.resolve(),
+        minutes=asked.minutes,
+        jobs=asked.jobs,
+        threads=asked.threads or 1,
+        device=asked.device,
+        data=asked.data_of(plan, grid),
+        keep_runs=asked.keep_runs,
+    )
+    filling = Fill(root, plan, plan.cells(grid, settings, seeds), resources, say=lambda line: print(line, flush=True))
+    return 1 if filling.run() else 0
+
+
+def repeat(root: Root, key: str, asked: Asked, *, store: bool) -> int:
+    """Run a cell in a new folder and print its figures beside those stored."""
+    plan, cells = load_plan(root.plan, root.folder), Store(root.results)
+    cell = plan.cell(key)
+    data, stored = asked.data_of(plan, cell.grid), cells.read(cell)
+    # As many as then: with another number, sums are rounded in another order.
+    torch.set_num_threads(asked.threads or (1 if stored is None else stored["threads"]))
+    place = (asked.runs / cell.key).parent
+    place.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{cell.seed}-again-"))
+    try:
+        new = run_cell(cell, folder, LogReporter(), data=data, device=asked.device)
+    finally:
+        if not asked.keep_runs:
+            shutil.rmtree(folder, ignore_errors=True)
+            wall_file(folder).unlink(missing_ok=True)
+    print(side_by_side(stored, new))
+    if store:
+        print(f"stored: {cells.write(cell, new)}")
+    return 0
+
+
+def report(root: Root, *, check: bool) -> int:
+    """Write the documents, or say which differ; 1 when one does."""
+    raise NotImplementedError

@@ -1,0 +1,74 @@
+"""The stored cells: one JSON file each, and which of them are missing or stale."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.core.files import write_json
+from evidence_grid.plan import Cell
+
+Stored = dict[str, Any]
+"""A cell's JSON, see ``cell.run_cell``."""
+FRESH, STALE, MISSING = "there", "stale", "missing"
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Store:
+    """Cells below a folder, as GRID/SETTING/SEED.json."""
+
+    folder: Path
+
+    def path(self, cell: Cell) -> Path:
+        """Where a cell is stored."""
+        return self.folder / f"{cell.key}.json"
+
+    def read(self, cell: Cell) -> Stored | None:
+        """A cell as it is stored, stale or not; None when it is not there.
+
+        Raises:
+            UserError: for a file that holds something else.
+        """
+        path = self.path(cell)
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}", remedy="remove it, and run its grid again") from error
+        if not isinstance(content, dict) or "recipe_sha256" not in content:
+            raise UserError(f"{path} holds no cell", remedy="remove it, and run its grid again")
+        return content
+
+    def state(self, cell: Cell) -> str:
+        """``FRESH``, ``STALE`` (stored from another recipe than the plan gives now) or ``MISSING``."""
+        content = self.read(cell)
+        if content is None:
+            return MISSING
+        return FRESH if content["recipe_sha256"] == cell.digest() else STALE
+
+    def fresh(self, cells: Iterable[Cell]) -> list[Stored]:
+        """Those that are there and are what the plan asks for now."""
+        found = ((cell, self.read(cell)) for cell in cells)
+        return [one for cell, one in found if one is not None and one["recipe_sha256"] == cell.digest()]
+
+    def write(self, cell: Cell, content: Stored) -> Path:
+        """Store a cell, whole or not at all."""
+        path = self.path(cell)
+        write_json(path, content)
+        return path
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six significant digits, those that are not finite to None, through lists and dicts."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

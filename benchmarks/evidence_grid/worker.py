@@ -1,0 +1,98 @@
+"""The process of one cell: train, evaluate, store, tidy up. ``fill`` starts it; nobody types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from dropclass_deploy.core.errors import DropclassError, TrainingInterruptedError, UserError, printable
+from dropclass_deploy.core.progress import Advance
+from evidence_grid.cell import run_cell, wall_file
+from evidence_grid.reading import load_plan
+from evidence_grid.root import Root
+from evidence_grid.store import Store
+
+DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
+"""Exit codes; the last is the system's own for "try again later"."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the process is told, as JSON on its command line.
+
+    Attributes:
+        root: the checkout with plan and store.
+        cell: GRID/SETTING/SEED.
+        folder: of the run.
+        data: FORMAT:PATH in place of the grid's, or None.
+        device: as ``train.device``.
+        threads: of one operator.
+        keep_run: whether the run folder stays.
+    """
+
+    root: str
+    cell: str
+    folder: str
+    data: str | None
+    device: str
+    threads: int
+    keep_run: bool
+
+    def to_json(self) -> str:
+        """One argument."""
+        return json.dumps(asdict(self))
+
+
+class LogReporter:
+    """A reporter whose lines go to standard output, which is the cell's log."""
+
+    def note(self, text: str) -> None:
+        """A line."""
+        print(text, flush=True)
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[Advance]:
+        """A line at each tenth of the work."""
+        said = 0
+
+        def advance(done: int, total: int, status: str = "", /) -> None:
+            nonlocal said
+            if 10 * done // max(1, total) > said:
+                said = 10 * done // total
+                print(f"{title}: {done} of {total}  {status}".rstrip(), flush=True)
+
+        yield advance
+
+
+def work(task: Task) -> None:
+    """Fill one cell of the store."""
+    torch.set_num_threads(task.threads)
+    root = Root(Path(task.root))
+    cell, folder = load_plan(root.plan, root.folder).cell(task.cell), Path(task.folder)
+    content = run_cell(cell, folder, LogReporter(), data=task.data, device=task.device)
+    Store(root.results).write(cell, content)
+    if not task.keep_run:
+        shutil.rmtree(folder)
+        wall_file(folder).unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Work; the last line of the log says what went wrong."""
+    try:
+        work(Task(**json.loads(sys.argv[1])))
+    except DropclassError as error:
+        print(printable(str(error)), flush=True)
+        stopped = isinstance(error, TrainingInterruptedError)
+        return STOPPED if stopped else MISTAKE if isinstance(error, UserError) else FAILED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
