@@ -16,6 +16,7 @@ from evidence_grid.comparison import side_by_side
 from evidence_grid.fill import Fill, Resources
 from evidence_grid.plan import Grid, Plan, check_same_data
 from evidence_grid.reading import load_plan
+from evidence_grid.report import differing, gather
 from evidence_grid.root import Root
 from evidence_grid.store import FRESH, MISSING, STALE, Store
 from evidence_grid.worker import LogReporter
@@ -64,7 +65,7 @@ def show(root: Root) -> int:
             print(f"{line}, {states.count(MISSING)} missing, {states.count(STALE)} stale")
             for cell, state in zip(cells, states, strict=True):
                 if state == STALE:
-                    print(f"  stale: {cell.key} (its recipe has changed since)")
+                    print(f"  stale: {cell.key} (its recipe or its splits have changed since)")
         print(f"  fill it: {COMMAND} {grid.name}")
     return 0
 
@@ -109,5 +110,12 @@ def repeat(root: Root, key: str, asked: Asked, *, store: bool) -> int:
 
 
 def report(root: Root, *, check: bool) -> int:
-    """Write the documents, or say which differ; 1 when one does."""
-    raise NotImplementedError
+    """Write tables and curves; or say which are not what the stored cells say: 1 when there is one."""
+    gathered = gather(root, load_plan(root.plan, root.folder), Store(root.results))
+    found = differing(gathered, write=not check)
+    for path in found:
+        shown = path.relative_to(root.folder)
+        print(f"{shown} differs from the stored cells: run {COMMAND} --report" if check else f"wrote {shown}")
+    if not found:
+        print("documents and pictures are what the stored cells say")
+    return 1 if check and found else 0

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dropclass_deploy
-from dropclass_deploy.core.errors import printable
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.training.loop.stop_signals import StopSignals
 from evidence_grid import worker
 from evidence_grid.cell import share_left
+from evidence_grid.child import Child, start
 from evidence_grid.plan import Cell, Plan
 from evidence_grid.provenance import device_name
 from evidence_grid.root import Root
 from evidence_grid.store import FRESH, Store
 
 _POLL_S = 0.2
-# The modules that the child must import: ours, and the package that this process runs.
-_IMPORTED = (Path(__file__).parents[1], Path(dropclass_deploy.__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,6 @@ class Resources:
     def folder(self, cell: Cell) -> Path:
         """Of a cell's run."""
         return self.runs / cell.key
-
-
-@dataclass
-class _Child:
-    cell: Cell
-    process: subprocess.Popen[bytes]
-    log: Path
-    expected_s: float | None
-    began: float
 
 
 @dataclass
@@ -101,7 +86,7 @@ class Fill:
     resources: Resources
     say: Callable[[str], object] = print
     clock: Callable[[], float] = time.monotonic
-    _running: list[_Child] = field(default_factory=list, init=False)
+    _running: list[Child] = field(default_factory=list, init=False)
     _walls: list[float] = field(default_factory=list, init=False)
     _left: dict[str, float] = field(default_factory=dict, init=False)
     _tally: _Tally = field(default_factory=_Tally, init=False)
@@ -178,24 +163,8 @@ class Fill:
             threads=resources.threads,
             keep_run=resources.keep_runs,
         )
-        paths = [*map(str, _IMPORTED), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(resources.threads),
-            "PYTHONPATH": os.pathsep.join(paths),
-        }
         log = folder.with_name(f"{folder.name}.log")
-        with log.open("ab") as stream:
-            process = subprocess.Popen(
-                # -P: what happens to lie in the current folder is not imported.
-                [sys.executable, "-P", "-m", "evidence_grid.worker", task.to_json()],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                # Ctrl-C reaches us alone; we pass it on once.
-                start_new_session=True,
-            )
-        self._running.append(_Child(cell, process, log, expected, self.clock()))
+        self._running.append(Child(cell, start(task, log), log, expected, self.clock()))
 
     def _terminate(self) -> None:
         for child in self._running:
@@ -217,7 +186,7 @@ class Fill:
                 self.say(f"stopped: {child.cell.key}")
             else:
                 self._tally.failed += 1
-                self.say(f"failed: {child.cell.key}: {_last_line(child.log, code)} (log: {child.log})")
+                self.say(f"failed: {child.cell.key}: {child.reason()} (log: {child.log})")
 
     def _say_done(self, cell: Cell, waiting: Sequence[Cell], store: Store) -> None:
         stored = store.read(cell)
@@ -240,16 +209,15 @@ class Fill:
             return "no cell left"
         known = [value for value in times if value is not None]
         minutes = sum(known) / self.resources.jobs / 60
-        return f"{len(times)} cells left" + (f", about {minutes:.0f} minutes" if len(known) == len(times) else "")
+        left = f"{_count(len(times))} left"
+        return left + (f", about {minutes:.1f} minutes" if len(known) == len(times) else "")
 
     def _say_the_end(self, left: int) -> None:
         tally = self._tally
-        line = f"{tally.done} cells done, {tally.failed} failed, {tally.stopped} stopped, {left} not started"
+        line = f"{_count(tally.done)} done, {tally.failed} failed, {tally.stopped} stopped, {left} not started"
         again = "; the same command goes on" if tally.stopped or left else ""
         self.say(line + again)
 
 
-def _last_line(log: Path, code: int) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = printable(lines[-1])[:300] if lines else "no word"
-    return f"killed by signal {-code}" if code < 0 else reason
+def _count(cells: int) -> str:
+    return f"{cells} cell" if cells == 1 else f"{cells} cells"

@@ -32,9 +32,7 @@ class Part(_Section):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        for what, values in (("settings", self.settings), ("seeds", self.seeds)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"one of the {what} {list(values)} is listed twice")
+        _refuse_twice(self.settings, self.seeds)
         return self
 
 
@@ -49,8 +47,8 @@ class GridSection(_Section):
     watch: str | None = None
     baselines: tuple[str, ...] | None = Field(default=None, min_length=1)
     headline: tuple[str, ...] | None = Field(default=None, min_length=3, max_length=6)
-    settings: tuple[str, ...] | None = None
-    seeds: tuple[Seed, ...] | None = None
+    settings: tuple[str, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1)
     choose: Part | None = None
     confirm: Part | None = None
 
@@ -61,6 +59,7 @@ class GridSection(_Section):
         two_parts = None not in parted and whole == (None, None)
         if not (one_part or two_parts):
             raise ValueError("expected settings and seeds, or choose and confirm")
+        _refuse_twice(self.settings or (), self.seeds or ())
         if self.choose is not None and self.confirm is not None:
             common = sorted({*self.choose.seeds} & {*self.confirm.seeds})
             if common:
@@ -79,3 +78,9 @@ class PlanFile(_Section):
 
     settings: dict[str, Overrides] = Field(min_length=1)
     grids: dict[str, GridSection] = Field(min_length=1)
+
+
+def _refuse_twice(settings: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    for what, values in (("settings", settings), ("seeds", seeds)):
+        if len(set(values)) != len(values):
+            raise ValueError(f"one of the {what} {list(values)} is listed twice")

@@ -47,22 +47,27 @@ class Store:
         return content
 
     def state(self, cell: Cell) -> str:
-        """``FRESH``, ``STALE`` (stored from another recipe than the plan gives now) or ``MISSING``."""
+        """``FRESH``, ``STALE`` (stored from another recipe, or with fewer splits, than the plan has now) or ``MISSING``."""
         content = self.read(cell)
         if content is None:
             return MISSING
-        return FRESH if content["recipe_sha256"] == cell.digest() else STALE
+        return FRESH if _fits(content, cell) else STALE
 
     def fresh(self, cells: Iterable[Cell]) -> list[Stored]:
         """Those that are there and are what the plan asks for now."""
         found = ((cell, self.read(cell)) for cell in cells)
-        return [one for cell, one in found if one is not None and one["recipe_sha256"] == cell.digest()]
+        return [one for cell, one in found if one is not None and _fits(one, cell)]
 
     def write(self, cell: Cell, content: Stored) -> Path:
         """Store a cell, whole or not at all."""
         path = self.path(cell)
         write_json(path, content)
         return path
+
+
+def _fits(content: Stored, cell: Cell) -> bool:
+    """Whether a stored cell is what the plan asks for now."""
+    return bool(content["recipe_sha256"] == cell.digest()) and {*cell.grid.splits} <= {*content["splits"]}
 
 
 def rounded(value: Any) -> Any:

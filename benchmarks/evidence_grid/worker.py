@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ def work(task: Task) -> None:
     root = Root(Path(task.root))
     cell, folder = load_plan(root.plan, root.folder).cell(task.cell), Path(task.folder)
     content = run_cell(cell, folder, LogReporter(), data=task.data, device=task.device)
+    # From here on it is a matter of milliseconds, and half of it would leave a folder that nobody needs.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Store(root.results).write(cell, content)
     if not task.keep_run:
         shutil.rmtree(folder)

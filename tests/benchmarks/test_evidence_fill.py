@@ -1,0 +1,222 @@
+"""Filling a grid for real: children, a deadline in the middle, going on, repeating a cell."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import evidence
+import pytest
+import torch
+from evidence_cells import RECIPE, changed, checkout, head, plan_of, stored
+from evidence_grid import worker
+from evidence_grid.cell import off_diagonal_sums, run_cell, share_left, wall_file
+from evidence_grid.fill import Fill, Resources, expected_s, first_that_fits
+from evidence_grid.provenance import device_name
+from evidence_grid.store import Store
+
+from dropclass_deploy.core.progress import Silent
+
+# Long enough to be stopped in the middle, short enough for a test.
+LONGER = RECIPE | {"train": RECIPE["train"] | {"steps": 40, "validate_every": 20, "checkpoint_every": 40}}
+DROPCLASS = "tiny/dropclass-lambda1-alpha10/0"
+
+
+class EndsAfter:
+    """A clock that stands still until a run has made some steps, and then is far beyond every deadline."""
+
+    def __init__(self, run: Path, steps: int) -> None:
+        self._metrics, self._steps, self._began = run / "metrics.jsonl", steps, time.monotonic()
+
+    def __call__(self) -> float:
+        if time.monotonic() - self._began > 120:
+            return 1e9  # the child is lost: let the test fail rather than hang
+        lines = self._metrics.read_text().splitlines() if self._metrics.is_file() else []
+        return 1e9 if len(lines) >= self._steps else 0.0
+
+
+def fill(folder: Path, runs: Path, said: list[str], **options: Any) -> int:
+    root = checkout(folder, changed(seeds=[0]), LONGER)
+    plan = plan_of(root)
+    clock = {"clock": options.pop("clock")} if "clock" in options else {}
+    resources = Resources(runs=runs, device="cpu", **options)
+    cells = plan.cells(plan.grid("tiny"), ["dropclass λ1 α10"])
+    return Fill(root, plan, cells, resources, say=said.append, **clock).run()
+
+
+def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evidence_grid.fill._POLL_S", 0.01)  # the steps are short
+    runs, said = tmp_path / "runs", []
+    folder = runs / DROPCLASS
+    assert fill(tmp_path, runs, said, minutes=1, clock=EndsAfter(folder, 2)) == 0
+    cell = plan_of(checkout(tmp_path, changed(seeds=[0]), LONGER)).cell(DROPCLASS)
+    store = Store(tmp_path / "benchmarks/results/evidence")
+    assert said[-1] == "0 cells done, 0 failed, 1 stopped, 0 not started; the same command goes on"
+    assert store.read(cell) is None
+    assert 0 < share_left(folder, cell.recipe()) < 1
+    spent = json.loads(wall_file(folder).read_text())["wall_s"]
+
+    assert fill(tmp_path, runs, said) == 0
+    resumed = store.read(cell)
+    assert resumed is not None
+    assert resumed["wall_s"] > spent > 0
+    assert said[-2].startswith(f"{DROPCLASS}: val mIoU ")
+    assert "resuming at step" in (folder.parent / "0.log").read_text()
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["0.log"]
+
+    assert fill(tmp_path, runs, said) == 0
+    assert said[-1] == "nothing to do: all cells are there"
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        unbroken = run_cell(cell, tmp_path / "unbroken", Silent(), device="cpu")
+        again = run_cell(cell, tmp_path / "unbroken", Silent(), device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    time_dependent = {"wall_s"}
+    assert {k: v for k, v in resumed.items() if k not in time_dependent} == {
+        k: v for k, v in unbroken.items() if k not in time_dependent
+    }
+    # A complete run is evaluated, not trained, again.
+    assert again["splits"] == unbroken["splits"]
+    assert list(unbroken) == [
+        *("grid", "setting", "seed", "overrides", "recipe_sha256", "data", "code", "versions", "device", "threads"),
+        *("wall_s", "command", "steps", "splits", "frequency", "correlation", "curve"),
+    ]
+    assert {split: sorted(heads) for split, heads in unbroken["splits"].items()} == {
+        "val": ["folded", "plain"],
+        "unbiased": ["folded", "plain"],
+    }
+    assert [point["step"] for point in unbroken["curve"]] == [20, 40]
+    assert sum(unbroken["frequency"]) == pytest.approx(1, abs=1e-5)  # six digits each
+    assert len(unbroken["correlation"]["signed"]) == 12
+    assert str(tmp_path) not in json.dumps(unbroken)
+
+
+def test_a_child_that_fails_is_one_line_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout(tmp_path, changed(seeds=[0]))
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\necho first\necho the disk is full\nexit 1\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(interpreter))
+    runs = tmp_path / "runs"
+    assert evidence.main(["tiny", "--root", str(tmp_path), "--runs", str(runs), "--device", "cpu"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"failed: tiny/ce/0: the disk is full (log: {runs / 'tiny/ce/0.log'})",
+        f"failed: {DROPCLASS}: the disk is full (log: {runs / f'{DROPCLASS}.log'})",
+        "0 cells done, 2 failed, 0 stopped, 0 not started",
+    ]
+
+
+def test_the_log_of_bad_data_ends_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout(tmp_path, changed(data="camvid:nowhere"))
+    task = worker.Task(str(tmp_path), "tiny/ce/0", str(tmp_path / "run"), None, "cpu", torch.get_num_threads(), False)
+    monkeypatch.setattr("sys.argv", ["worker", task.to_json()])
+    assert worker.main() == worker.MISTAKE
+    assert "nowhere" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_repeated_cell_is_compared_and_stored_only_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = checkout(tmp_path)
+    store, cell = Store(root.results), plan_of(root).cell("tiny/ce/1")
+    old, new = (stored(cell, head(value, 0.4, 0.6, 0.4), head(value, 0.4, None, 0.4)) for value in (0.5, 0.525))
+    store.write(cell, old)
+    monkeypatch.setattr("evidence_grid.actions.run_cell", lambda *arguments, **options: new | {"device": "another"})
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    given = ["--cell", "tiny/ce/1", "--root", str(tmp_path), "--device", "cpu"]
+    assert evidence.main(given) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "device: none such stored, another new"
+    assert lines[1].split() == ["stored", "new", "difference"]
+    assert lines[2].split() == ["val,", "plain:", "mIoU", "50.00", "52.50", "+2.50"]
+    assert lines[8].split() == ["val,", "folded:", "sky", "–", "–", "–"]
+    assert store.read(cell) == old
+    assert evidence.main([*given, "--store"]) == 0
+    assert store.read(cell) == new | {"device": "another"}
+    assert list((root.runs / "tiny/ce").iterdir()) == []
+
+
+def test_a_cell_is_repeated_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkout(tmp_path, recipe=RECIPE | {"train": RECIPE["train"] | {"steps": 1}})
+    threads = str(torch.get_num_threads())
+    given = ["--cell", "tiny/ce/0", "--root", str(tmp_path), "--device", "cpu", "--threads", threads]
+    assert evidence.main(given) == 0
+    assert "nothing is stored of this cell" in capsys.readouterr().out
+
+
+def test_no_cell_is_started_that_would_not_fit(tmp_path: Path) -> None:
+    plan = plan_of(checkout(tmp_path))
+    first, second, third, *_ = plan.cells(plan.grid("tiny"))
+    assert expected_s([10, 40, 20], left=0.5) == 10
+    assert expected_s([], left=1) is None
+    assert first_that_fits([(first, 100), (second, 50), (third, None)], remaining_s=60) == 1
+    assert first_that_fits([(first, 100), (second, None)], remaining_s=60) == 1
+    assert first_that_fits([(first, 100)], remaining_s=60) is None
+    assert first_that_fits([(first, 100)], remaining_s=100) == 0
+    assert first_that_fits([], remaining_s=100) is None
+
+
+def test_a_budget_too_small_for_any_cell_starts_none(tmp_path: Path) -> None:
+    root = checkout(tmp_path)
+    plan, store, said = plan_of(root), Store(root.results), []
+    cells = plan.cells(plan.grid("tiny"))
+    store.write(cells[0], stored(cells[0], head(0.5, 0.4, 0.6, 0.4), wall_s=90) | {"device": device_name("cpu")})
+    resources = Resources(runs=tmp_path / "runs", minutes=1, device="cpu")
+    assert Fill(root, plan, cells, resources, say=said.append).run() == 0
+    assert said == ["0 cells done, 0 failed, 0 stopped, 5 not started; the same command goes on"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_says_what_is_there_and_what_is_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = checkout(tmp_path)
+    plan, store = plan_of(root), Store(root.results)
+    for seed, extra in ((0, {}), (1, {"recipe_sha256": "of another"})):
+        cell = plan.cell(f"tiny/ce/{seed}")
+        store.write(cell, stored(cell, head(0.5, 0.4, 0.6, 0.4)) | extra)
+    assert evidence.main(["--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "tiny (all): 1 of 6 cells are there, 4 missing, 1 stale" in out
+    assert "  stale: tiny/ce/1 (" in out
+
+
+def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkout(tmp_path)
+    assert evidence.main(["big", "--root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "evidence: there is no grid 'big'; expected one of tiny\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--store"], "--store needs --cell"),
+        (["tiny", "--check"], "--check needs --report"),
+        (["--report", "--minutes", "3"], "--minutes needs a grid"),
+        (["--report", "--device", "cpu"], "--device needs a grid or --cell"),
+        (["tiny", "--report"], "exclude one another"),
+        (["tiny", "--minutes", "0"], "0 is not above 0"),
+        (["tiny", "--jobs", "0"], "0 is not 1 or more"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main(given)
+    assert message in capsys.readouterr().err
+
+
+def test_correlation_by_hand() -> None:
+    # Vectors along x, y and the negative x: cosines 0, −1 and 0.
+    weight = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])[:, :, None, None]
+    assert off_diagonal_sums(weight) == {"signed": [-1, 0, -1], "absolute": [1, 0, 1]}
