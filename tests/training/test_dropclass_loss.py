@@ -40,6 +40,7 @@ def literal(
     lambda_max: float = 1.0,
     drop_divisor: str = "kept",
     suppress_at: str = "labels",
+    plain_weight: str = "rest",
 ) -> dict[str, float]:
     """One pixel after the other, in float64."""
     size = labels.shape[-2:]
@@ -62,7 +63,7 @@ def literal(
         if truth != out.dropped:
             sums["drop"] -= weights[truth] * float(branch[n, :, row, column].log_softmax(0)[truth])
             sums["drop_weight"] += weights[truth]
-        if out.dropped is not None:
+        if out.dropped is not None and not (suppress_at == "elsewhere" and truth == out.dropped):
             sums["p"] += float(branch[n, :, row, column].softmax(0)[out.dropped])
             sums["p_count"] += 1
     suppression = sums["p"] / max(1, sums["p_count"])
@@ -72,7 +73,7 @@ def literal(
     divisor = sums["drop_weight"] if drop_divisor == "kept" else labels.numel()
     ce_drop = sums["drop"] / divisor
     weight = lambda_max * progress
-    total = (1 - weight) * ce + weight * ce_drop + alpha * suppression
+    total = (1.0 if plain_weight == "full" else 1 - weight) * ce + weight * ce_drop + alpha * suppression
     return {"total": total, "ce": ce, "ce_drop": ce_drop, "suppression": suppression}
 
 
@@ -90,11 +91,15 @@ def assert_terms(out: DropClassOutput, labels: Tensor, progress: float, **option
 
 @pytest.mark.parametrize("class_weight", [None, [0.5, 2.0, 3.0, 0.0]])
 @pytest.mark.parametrize("drop_divisor", ["kept", "all"])
-@pytest.mark.parametrize("suppress_at", ["labels", "classifier"])
+@pytest.mark.parametrize("suppress_at", ["labels", "classifier", "elsewhere"])
 @pytest.mark.parametrize("dropped", [None, 0, 2])
 def test_every_option_equals_the_literal_sum(dropped, suppress_at: str, drop_divisor: str, class_weight):
     options = {"suppress_at": suppress_at, "drop_divisor": drop_divisor, "class_weight": class_weight}
     assert_terms(output(dropped=dropped), some_labels(), 0.3, **options)
+
+
+def test_full_weight_for_the_plain_path():
+    assert_terms(output(), some_labels(), 0.9, plain_weight="full")
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -36,7 +36,7 @@ def gradients_are_zero(out: DropClassOutput, *names: str) -> None:
 
 @pytest.mark.parametrize("dropped", [None, 2])
 @pytest.mark.parametrize("drop_divisor", ["kept", "all"])
-@pytest.mark.parametrize("suppress_at", ["labels", "classifier"])
+@pytest.mark.parametrize("suppress_at", ["labels", "classifier", "elsewhere"])
 @pytest.mark.parametrize("class_weight", [None, torch.rand(C)])
 def test_an_all_ignored_batch_gives_zero_and_zero_gradients(dropped, drop_divisor: str, suppress_at: str, class_weight):
     out = output(dropped=dropped)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dropclass_deploy.core.errors import RecipeError
-from dropclass_deploy.training.recipe import Recipe, load_recipe, parse_recipe
+from dropclass_deploy.training.recipe import ClassMixOptions, Recipe, load_recipe, parse_recipe
 
 MINIMAL = {"data": "synthetic:", "model": {"name": "lite0"}, "train": {"steps": 10}}
 
@@ -40,6 +40,11 @@ def changed(path: str, value: object) -> dict[str, object]:
         ("train.device", "tpu", r"device is 'tpu'"),
         ("preprocess", {"std": [0, 1, 1]}, r"preprocess: .*above 0"),
         ("method.options", {"ohem": {"k": 1}}, r"method\.options\.ohem"),
+        ("method.options", {"class_mix": {}}, r"method\.options: class_mix has no say: method\.with does not list it"),
+        ("method.options", {"median_frequency": {"pwer": 1}}, r"unknown key .*pwer; did you mean 'power'"),
+        ("method.options", {"median_frequency": {"power": 2}}, r"median_frequency\.power: .*less than or equal to 1"),
+        ("method.options", 3, r"method\.options: .*dictionary"),
+        ("method.with", ["class_mix", "class_mix"], r"method\.with: a component is listed twice"),
         ("train.steps", True, r"train\.steps: .*valid integer"),
         ("train.steps", "200", r"train\.steps: .*valid integer"),
         ("train.steps", 200.0, r"train\.steps: .*valid integer"),
@@ -88,6 +93,13 @@ def test_overrides_are_yaml_and_reach_new_sections(tmp_path: Path) -> None:
     assert recipe.method.name == "ce"
     assert recipe.method.components == ()
     assert recipe.model.weights is None
+
+
+def test_listed_components_have_their_defaults_and_others_none() -> None:
+    recipe = parse_recipe(changed("method.with", ["class_mix"]))
+    assert recipe.method.options.class_mix == ClassMixOptions(images=1.0, classes=0.3)
+    assert recipe.method.options.median_frequency is None
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
 @pytest.mark.parametrize(
