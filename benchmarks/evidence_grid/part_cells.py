@@ -42,8 +42,14 @@ class PartCells:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """In the plan's order, run or not."""
-        return self.grid.parts[self.name].settings
+        """Those with a cell at least, in the plan's order."""
+        run = {cell["setting"] for cell in self.stored}
+        return tuple(setting for setting in self.grid.parts[self.name].settings if setting in run)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Settings without any cell."""
+        return tuple(setting for setting in self.grid.parts[self.name].settings if setting not in self.settings)
 
     @property
     def planned(self) -> int:
@@ -53,7 +59,7 @@ class PartCells:
     @property
     def missing(self) -> int:
         """Cells that are not there."""
-        return len(self.settings) * self.planned - len(self.stored)
+        return len(self.grid.parts[self.name].settings) * self.planned - len(self.stored)
 
     @property
     def title(self) -> str:

@@ -39,6 +39,7 @@ def headline_table(part: PartCells) -> str:
             *(_difference(_paired(figure, setting, PLAIN, baseline)) for _, figure in columns),
         ]
         for setting in settings
+        if setting in part.settings
     ]
     how = (
         "plain head; mean ± standard deviation over the seeds in %, Δ in points with the 95 % t-interval of the paired "
@@ -136,6 +137,8 @@ def _caption(part: PartCells, split: str | None, how: str) -> str:
     if part.missing:
         cells = len(part.stored) + part.missing
         sentences.append(f"Not complete: {part.missing} of {cells} cells are missing (`{COMMAND} {part.grid.name}`).")
+    if part.waiting:
+        sentences.append(f"Not run yet: {', '.join(part.waiting)}.")
     return " ".join(sentences)
 
 
