@@ -137,8 +137,8 @@ def test_cyclists_stand_on_less_path() -> None:
 
 
 def test_a_run_says_how_it_was_mixed(tmp_path: Path) -> None:
-    mixing = {"method__with": ["median_frequency", "class_mix"], "method__options": {"class_mix": {"classes": 0.5}}}
+    mixing = {"method__with": ["median_frequency", "class_mix"], "method__options": {"class_mix": {"classes": 0.25}}}
     trained = recipe(train__steps=2, **mixing)
     run = train(trained, tmp_path / "run")
     assert load_recipe(run).digest() == trained.digest() != recipe(train__steps=2).digest()
-    assert load_recipe(run).method.options.class_mix == ClassMixOptions(images=1.0, classes=0.5)
+    assert load_recipe(run).method.options.class_mix == ClassMixOptions(images=0.5, classes=0.25)

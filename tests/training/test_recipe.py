@@ -97,7 +97,7 @@ def test_overrides_are_yaml_and_reach_new_sections(tmp_path: Path) -> None:
 
 def test_listed_components_have_their_defaults_and_others_none() -> None:
     recipe = parse_recipe(changed("method.with", ["class_mix"]))
-    assert recipe.method.options.class_mix == ClassMixOptions(images=1.0, classes=0.3)
+    assert recipe.method.options.class_mix == ClassMixOptions(images=0.5, classes=0.5)
     assert recipe.method.options.median_frequency is None
     assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 

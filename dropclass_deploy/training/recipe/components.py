@@ -23,8 +23,8 @@ class ClassMixOptions(Section):
     ``images`` is the share of images that are mixed, ``classes`` the probability that a class of such an image leaves.
     """
 
-    images: Fraction = 1.0
-    classes: Fraction = 0.3
+    images: Fraction = 0.5
+    classes: Fraction = 0.5
 
 
 class ComponentOptions(Section):
