@@ -1,13 +1,14 @@
 """The DropClass objective against Eq. 6–9 written out in float64, and at the edges where means lose their pixels."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropclass_deploy.training.dropclass import DropClass, DropClassOutput, dropclass_loss
+from dropclass_deploy.training.dropclass import DropClass, DropClassOutput, dropclass_loss, loss_weights
 
 C = 4
 
@@ -96,6 +97,20 @@ def assert_terms(out: DropClassOutput, labels: Tensor, progress: float, **option
 def test_every_option_equals_the_literal_sum(dropped, suppress_at: str, drop_divisor: str, class_weight):
     options = {"suppress_at": suppress_at, "drop_divisor": drop_divisor, "class_weight": class_weight}
     assert_terms(output(dropped=dropped), some_labels(), 0.3, **options)
+
+
+@pytest.mark.parametrize("suppress_at", ["labels", "classifier", "elsewhere"])
+def test_parts_of_a_step_add_up_to_the_whole(suppress_at: str):
+    out, labels = output(), some_labels()
+    weight = torch.tensor([0.5, 2.0, 3.0, 1.0])
+    options = {"suppress_at": suppress_at, "class_weight": weight}
+    whole = dropclass_loss(out, labels, progress=0.3, **options)
+    weights = torch.stack([loss_weights(labels[n : n + 1], out.dropped, C, **options) for n in range(2)])
+    parts = []
+    for n, shares in enumerate(weights / weights.sum(0)):
+        one = replace(out, logits=out.logits[n : n + 1], drop_logits=out.drop_logits[n : n + 1])
+        parts.append(dropclass_loss(one, labels[n : n + 1], progress=0.3, shares=shares, **options).total)
+    assert sum(parts).item() == pytest.approx(whole.total.item(), rel=1e-5)
 
 
 def test_full_weight_for_the_plain_path():

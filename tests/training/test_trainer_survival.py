@@ -229,12 +229,13 @@ class GroupNormed(nn.Module):
         return self.head(self.body(x))
 
 
-def test_a_batch_cut_into_parts_trains_as_the_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [{"name": "ce"}, {"name": "ce", "with": ["median_frequency", "class_mix"]}])
+def test_a_batch_cut_into_parts_trains_as_the_whole(method: dict[str, Any], tmp_path: Path) -> None:
     results = []
     for parts in (1, 2, 4):
         torch.manual_seed(5)
         model = GroupNormed()
-        settings = {"train__batch_size": 4, "train__accumulate": parts, "train__steps": 4, "method__name": "ce"}
+        settings = {"train__batch_size": 4, "train__accumulate": parts, "train__steps": 4, "method": method}
         path = train(recipe(**settings, train__optimizer="sgd", train__lr=0.1), tmp_path / f"run{parts}", model=model)
         results.append((records(path, "train"), {key: value.double() for key, value in model.state_dict().items()}))
     whole, weights = results[0]
@@ -273,14 +274,20 @@ class TurnsBad(Own):
         return {"out": logits * (float("nan") if found else 1.0)}
 
 
-def test_a_lost_loss_names_the_step_the_files_and_the_checkpoint(tmp_path: Path) -> None:
+# With every class gone from every image, the bad picture is seen only where another one made room for it.
+@pytest.mark.parametrize("mixing", [None, {"images": 1.0, "classes": 1.0}])
+def test_a_lost_loss_names_the_step_the_files_and_the_checkpoint(
+    mixing: dict[str, float] | None, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     data = image_folder(tmp_path / "data", rng)
-    plain = {
+    plain: dict[str, Any] = {
         "train__flip": 0.0,
         "train__crop": None,
         "train__photometric": dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0),
     }
+    if mixing is not None:
+        plain |= {"method__with": ["class_mix"], "method__options": {"class_mix": mixing}}
     settings = recipe(data=f"folder:{data}", train__batch_size=2, train__steps=12, method__name="ce", **plain)
     from dropclass_deploy.core.preprocess import Preprocess
 
@@ -292,8 +299,8 @@ def test_a_lost_loss_names_the_step_the_files_and_the_checkpoint(tmp_path: Path)
         train(settings, tmp_path / "run", model=model)
     message = str(caught.value)
     named = message.split("its images: ")[1].split(";")[0].split(", ")
-    assert len(named) == 2
-    assert str(data / "images" / "5.png") in named
+    assert len(named) == (2 if mixing is None else 4)
+    assert str(data / "images" / "5.png") in named[slice(None) if mixing is None else slice(1, None, 2)]
     assert "the last good checkpoint is" in message or "no checkpoint had been written yet" in message
     assert "train.lr (now 0.001)" in message
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dropclass_deploy.training.batches.draws import draw
+from dropclass_deploy.training.batches.draws import draw, generator_for
 from dropclass_deploy.training.recipe import ClassMixOptions
 
 
@@ -40,6 +40,11 @@ class ClassMix:
         if options is None or not options.images or not options.classes:
             return None
         return cls(options.images, options.classes, ignore_index)
+
+    @staticmethod
+    def generator(seed: int, number: int) -> torch.Generator:
+        """The draws of one sample, the first of which choose the donor."""
+        return generator_for(seed, 5, number)
 
     def donor(self, index: int, count: int, generator: torch.Generator) -> int | None:
         """The image, of ``count``, that shows through image ``index``: any other, equally likely; None for no mixing."""

@@ -104,7 +104,7 @@ class TrainingImages(TorchDataset[Batch]):
     def _sample(self, index: int, number: int) -> tuple[Tensor, Tensor, Changes]:
         image, mask, change = self._cut(index, generator_for(self.seed, 2, number))
         if self.mix is not None:
-            image, mask = self._mixed(image, mask, index, generator_for(self.seed, 5, number))
+            image, mask = self._mixed(image, mask, index, ClassMix.generator(self.seed, number))
         if self.defer_colours:
             return image, mask, (change,)
         return change_colours(image, self.augment.photometric, change), mask, ()

@@ -145,6 +145,11 @@ def _workers(setup: Setup, processes: Processes, step: int) -> int:
     return worker_count(train, setup.task.train, steps=train.steps - step, processes=neighbours, cores=usable_cores())
 
 
+def class_mix(setup: Setup) -> ClassMix | None:
+    """What lets classes leave the run's images, or None."""
+    return ClassMix.from_recipe(setup.recipe.method.options.class_mix, setup.task.classes.ignore_index)
+
+
 def _loader(setup: Setup, device: torch.device, workers: int, step: int) -> tuple[DataLoader[Batch], StepBatches]:
     """The batches from ``step`` on, fed as suits the device."""
     train = setup.recipe.train
@@ -153,7 +158,7 @@ def _loader(setup: Setup, device: torch.device, workers: int, step: int) -> tupl
         train,
         setup.preprocess,
         start=step,
-        mix=ClassMix.from_recipe(setup.recipe.method.options.class_mix, setup.task.classes.ignore_index),
+        mix=class_mix(setup),
         workers=workers,
         pinned=device.type == "cuda",
         defer_colours=is_deferred(train, device, setup.built["probe_size"]),

@@ -16,7 +16,7 @@ from dropclass_deploy.training.batches.augment import normalise
 from dropclass_deploy.training.batches.draws import key_for
 from dropclass_deploy.training.loop.failures import lost_step
 from dropclass_deploy.training.loop.optimiser import learning_rate, set_learning_rate
-from dropclass_deploy.training.loop.session import Session
+from dropclass_deploy.training.loop.session import Session, class_mix
 from dropclass_deploy.training.methods import StepContext, StepLoss
 from dropclass_deploy.training.runs.checkpoint import last_checkpoint
 
@@ -165,8 +165,21 @@ def _files(session: Session, number: int) -> list[str]:
     mine = train.batch_size // session.processes.count
     size = mine // train.accumulate
     first = session.processes.rank * mine + number * size
-    indices = [index for index, _ in session.batches.items(session.step)[first : first + size]]
-    return [str(data.image_path(index) or data.key(index)) for index in indices]
+    shown = [
+        index
+        for item in session.batches.items(session.step)[first : first + size]
+        for index in _sources(session, *item)
+    ]
+    return [str(data.image_path(index) or data.key(index)) for index in shown]
+
+
+def _sources(session: Session, index: int, number: int) -> list[int]:
+    """The images that one sample shows: itself, and the one that a class which left made room for."""
+    mix = class_mix(session.setup)
+    if mix is None:
+        return [index]
+    donor = mix.donor(index, len(session.setup.task.train), mix.generator(session.train.seed, number))
+    return [index] if donor is None else [index, donor]
 
 
 def _sum(losses: Sequence[StepLoss]) -> StepLoss:

@@ -47,10 +47,13 @@ def options_of(components: tuple[str, ...], given: Any) -> Any:
         given = given.model_dump(exclude_none=True)
     if not isinstance(given, dict | None):
         return given
-    options = {name: value for name, value in (given or {}).items() if value is not None}
+    # null is "no options"; under a name that is not known it stays, to be refused like any other value.
+    options = {name: value for name, value in (given or {}).items() if value is not None or name not in COMPONENTS}
     for name in options:
         if name in COMPONENTS and name not in components:
-            raise ValueError(f"{name} has no say: method.with does not list it")
+            raise ValueError(
+                f"{name} has no say: method.with does not list it; list it there, or set method.options.{name} to null"
+            )
     return {**{name: {} for name in components if name in COMPONENTS}, **options}
 
 
