@@ -10,8 +10,8 @@ from dropclass_deploy.training.recipe.section import Fraction, Section
 class MedianFrequencyOptions(Section):
     """Class weights (median frequency ÷ frequency) ** ``power``.
 
-    1 is median frequency balancing; 0 leaves every class its share of the pixels. In between, a rare class keeps most of
-    its recall and loses fewer pixels to false alarms, which is what IoU counts.
+    1 is median frequency balancing; 0 leaves every class its share of the pixels. In between, rare classes have fewer false
+    alarms, and with them a higher IoU, and lower recall.
     """
 
     power: Fraction = 1.0
