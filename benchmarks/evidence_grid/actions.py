@@ -14,7 +14,8 @@ from dropclass_deploy.core.errors import UserError
 from evidence_grid.cell import COMMAND, run_cell, wall_file
 from evidence_grid.comparison import side_by_side
 from evidence_grid.fill import Fill, Resources
-from evidence_grid.plan import Grid, Plan, check_same_data
+from evidence_grid.job import job_of
+from evidence_grid.plan import Grid, Plan, absolute, check_same_data
 from evidence_grid.reading import load_plan
 from evidence_grid.report import differing, gather
 from evidence_grid.root import Root
@@ -50,7 +51,8 @@ class Asked:
             if not equals:
                 raise UserError(f"--data {text}", expected=f"GRID=FORMAT:PATH, for example --data {grid.name}={text}")
             check_same_data(plan.grid(name), data)
-            found[name] = data
+            # As a shell means it; the plan's own paths start at the checkout.
+            found[name] = absolute(data, Path.cwd())
         return found.get(grid.name)
 
 
@@ -98,7 +100,7 @@ def repeat(root: Root, key: str, asked: Asked, *, store: bool) -> int:
     place.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{cell.seed}-again-"))
     try:
-        new = run_cell(cell, folder, LogReporter(), data=data, device=asked.device)
+        new = run_cell(job_of(cell, data, asked.device), folder, LogReporter())
     finally:
         if not asked.keep_runs:
             shutil.rmtree(folder, ignore_errors=True)

@@ -24,20 +24,19 @@ from dropclass_deploy.training.records.journal import read_journal
 from dropclass_deploy.training.runs.checkpoint import checkpoint_folders
 from dropclass_deploy.training.runs.run import METRICS, MODEL_JSON, RECIPE
 from evidence_grid import provenance
-from evidence_grid.plan import Cell, data_identity
+from evidence_grid.job import Job
+from evidence_grid.plan import data_identity, digest
 from evidence_grid.store import Stored, rounded
 
 COMMAND = "python benchmarks/evidence.py"
 
 
-def run_cell(cell: Cell, folder: Path, reporter: Reporter, *, data: str | None = None, device: str = "auto") -> Stored:
+def run_cell(job: Job, folder: Path, reporter: Reporter) -> Stored:
     """Train a cell into a run folder, going on where it was broken off, and evaluate it.
 
     Args:
-        cell: which.
+        job: what.
         folder: of the run; what another recipe left there is replaced.
-        data: FORMAT:PATH in place of the grid's.
-        device: as ``train.device``.
 
     Returns:
         What is stored of the cell, as JSON values. Figures of heads are fractions, ``wall_s`` is summed over the parts.
@@ -48,7 +47,8 @@ def run_cell(cell: Cell, folder: Path, reporter: Reporter, *, data: str | None =
     """
     # Now: a file that changes while the cell trains is not what it runs.
     code = provenance.code()
-    recipe = cell.recipe(data, device)
+    recipe = job.recipe()
+    device = recipe.train.device
     resume = can_resume(folder, recipe)
     if not resume:
         wall_file(folder).unlink(missing_ok=True)
@@ -56,28 +56,34 @@ def run_cell(cell: Cell, folder: Path, reporter: Reporter, *, data: str | None =
         train(recipe, folder, resume=resume, overwrite=not resume, reporter=reporter)
     with _clocked(folder):
         run = load_run(folder)
-        splits = {split: _heads(run, split, device, reporter) for split in cell.grid.splits}
+        splits = {split: _heads(run, split, device, reporter) for split in job.splits}
         correlation = _correlation(run)
     pixels = run.model_json["class_pixels"]
     return {
-        "grid": cell.grid.name,
-        "setting": cell.setting,
-        "seed": cell.seed,
-        "overrides": cell.overrides,
-        "recipe_sha256": cell.digest(),
+        "grid": job.grid,
+        "setting": job.setting,
+        "seed": job.seed,
+        "overrides": job.overrides,
+        "recipe_sha256": digest(recipe),
         "data": data_identity(recipe.data),
         "code": code,
         "versions": provenance.versions(),
         "device": provenance.device_name(device),
         "threads": torch.get_num_threads(),
         "wall_s": round(spent_s(folder), 1),
-        "command": f"{COMMAND} --cell {cell.key}",
+        "command": command_of(job, recipe),
         "steps": recipe.train.steps,
         "splits": rounded(splits),
         "frequency": rounded([count / max(1, sum(pixels)) for count in pixels]),
         "correlation": rounded(correlation),
         "curve": rounded(_curve(folder)),
     }
+
+
+def command_of(job: Job, recipe: Recipe) -> str:
+    """That repeats the cell; where the data lie is everybody's own."""
+    form = data_identity(recipe.data)
+    return f"{COMMAND} --cell {job.key}" + ("" if ":" in form else f" --data {job.grid}={form}:PATH")
 
 
 def can_resume(folder: Path, recipe: Recipe) -> bool:

@@ -14,6 +14,7 @@ from dropclass_deploy.training.loop.stop_signals import StopSignals
 from evidence_grid import worker
 from evidence_grid.cell import share_left
 from evidence_grid.child import Child, start
+from evidence_grid.job import job_of
 from evidence_grid.plan import Cell, Plan
 from evidence_grid.provenance import device_name
 from evidence_grid.root import Root
@@ -156,10 +157,8 @@ class Fill:
         folder.parent.mkdir(parents=True, exist_ok=True)
         task = worker.Task(
             root=str(self.root.folder),
-            cell=cell.key,
+            job=job_of(cell, resources.data, resources.device),
             folder=str(folder),
-            data=resources.data,
-            device=resources.device,
             threads=resources.threads,
             keep_run=resources.keep_runs,
         )

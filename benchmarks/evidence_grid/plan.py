@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ class Grid:
 
     Attributes:
         name: in file names and markers.
+        root: where relative paths of its data start.
         recipe: path of its YAML file.
         parts: by name, see ``GridSection.parts``.
         baselines: settings that differences are taken to.
@@ -35,6 +38,7 @@ class Grid:
     """
 
     name: str
+    root: Path
     recipe: Path
     parts: dict[str, Part]
     baselines: tuple[str, ...]
@@ -67,7 +71,7 @@ class Cell:
         return {**self.grid.overrides, **self.setting_overrides, "train.seed": self.seed}
 
     def recipe(self, data: str | None = None, device: str | None = None) -> Recipe:
-        """The recipe that the cell trains.
+        """The recipe that the cell trains, its data by an absolute path.
 
         Raises:
             RecipeError: for an override that does not fit.
@@ -76,12 +80,16 @@ class Cell:
         given = {"data": data} if data else {}
         given |= {"train.device": device} if device else {}
         lines = [f"{key}={_as_yaml(value)}" for key, value in {**self.overrides, **given}.items()]
-        return load_recipe(self.grid.recipe, lines)
+        return with_data(load_recipe(self.grid.recipe, lines), lambda data: absolute(data, self.grid.root))
 
     def digest(self) -> str:
         """SHA-256 of the recipe, wherever the data lie."""
-        recipe = self.recipe()
-        return recipe.model_copy(update={"data": data_identity(recipe.data)}).digest()
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        # Once a cell: its recipe file may change while a grid is being filled.
+        return digest(self.recipe())
 
 
 @dataclass(frozen=True)
@@ -105,15 +113,19 @@ class Plan:
             seeds: those wanted; none means all.
 
         Raises:
-            UserError: for a setting or seed that the grid has not.
+            UserError: for a setting or seed that the grid has not, or that it has not together.
         """
         cells = list(self._all(grid))
         refuse_unknown("setting", settings, {name for cell in cells for name in (cell.setting, slug(cell.setting))})
         refuse_unknown("seed", seeds, {cell.seed for cell in cells})
         wanted = {slug(name) for name in settings}
-        return [
+        found = [
             cell for cell in cells if (not wanted or slug(cell.setting) in wanted) and (not seeds or cell.seed in seeds)
         ]
+        if not found:
+            asked = f"{', '.join(settings)} with seed {', '.join(map(str, seeds))}"
+            raise UserError(f"the grid {grid.name} does not run {asked}", expected="settings and seeds of one part")
+        return found
 
     def cell(self, key: str) -> Cell:
         """The cell GRID/SETTING/SEED, the setting by name or slug.
@@ -125,10 +137,7 @@ class Plan:
         setting, _, seed = rest.rpartition("/")
         if not (setting and seed.isdecimal()):
             raise UserError(f"the cell {key!r}", expected="GRID/SETTING/SEED, for example synthetic/ce/0")
-        found = self.cells(self.grid(grid), [setting], [int(seed)])
-        if not found:
-            raise UserError(f"the grid {grid} does not run {setting!r} with seed {seed}")
-        return found[0]
+        return self.cells(self.grid(grid), [setting], [int(seed)])[0]
 
     def _all(self, grid: Grid) -> Iterator[Cell]:
         for name, part in grid.parts.items():
@@ -148,14 +157,32 @@ def data_identity(data: str) -> str:
     return data if name == "synthetic" else name
 
 
+def digest(recipe: Recipe) -> str:
+    """SHA-256 of a recipe, wherever its data lie."""
+    return with_data(recipe, data_identity).digest()
+
+
+def with_data(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    """The recipe with its FORMAT:PATH changed."""
+    return recipe.model_copy(update={"data": change(recipe.data)})
+
+
+def absolute(data: str, base: Path) -> str:
+    """FORMAT:PATH with an absolute path, so that every spelling of a place is one recipe; drawn data stay as they are."""
+    name, _, path = data.partition(":")
+    if name == "synthetic" or not path:
+        return data
+    return f"{name}:{(base / os.path.expanduser(path)).resolve()}"  # noqa: PTH111 - Path's raises for an unknown user
+
+
 def check_same_data(grid: Grid, data: str) -> None:
-    """Refuse data of another format than the grid's: its stored cells would mean something else.
+    """Refuse data of another format than the grid's, whose stored cells would mean something else, or without a path.
 
     Raises:
         UserError: saying which format is expected.
     """
     planned = data_identity(grid.data or load_recipe(grid.recipe).data)
-    if data_identity(data) != planned:
+    if ":" not in data or data_identity(data) != planned:
         expected = planned if ":" in planned else f"{planned}:PATH"
         raise UserError(f"--data {grid.name}={data}", expected=f"--data {grid.name}={expected}")
 

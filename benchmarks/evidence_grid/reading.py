@@ -52,6 +52,7 @@ def load_plan(path: Path, root: Path) -> Plan:
 def _grid(name: str, section: GridSection, root: Path, first_setting: str) -> Grid:
     return Grid(
         name=name,
+        root=root,
         recipe=root / section.recipe,
         parts=section.parts(),
         baselines=section.baselines or (first_setting,),
@@ -92,7 +93,7 @@ def _check_settings(grid: Grid, settings: dict[str, Overrides], path: Path) -> N
     where = f"{path}: grids.{grid.name}"
     if re.fullmatch(r"[a-z0-9_-]+", grid.name) is None:
         raise UserError(f"{where}: the name", expected="small letters, digits, _ and -: it stands in file names")
-    if grid.data is not None and grid.data.partition(":")[0] not in FORMATS:
+    if grid.data is not None and (":" not in grid.data or grid.data.partition(":")[0] not in FORMATS):
         raise UserError(f"{where}.data: {grid.data!r}", expected=f"FORMAT:PATH with one of {', '.join(FORMATS)}")
     for name, part in grid.parts.items():
         refuse_unknown("setting", part.settings, settings, f"{where} ({name})")

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import write_json
+from evidence_grid.job import Job
 from evidence_grid.plan import Cell
 
 Stored = dict[str, Any]
@@ -19,13 +22,56 @@ FRESH, STALE, MISSING = "there", "stale", "missing"
 DIGITS = 6
 
 
+class _Class(BaseModel):
+    name: str
+    iou: float | None
+    rare: bool
+
+
+class _Head(BaseModel):
+    miou: float | None
+    rare_miou: float | None
+    classes: list[_Class]
+
+
+class _Heads(BaseModel):
+    plain: _Head
+    folded: _Head | None = None
+
+
+class _Point(BaseModel):
+    step: int
+    miou: float | None
+    rare_miou: float | None
+
+
+class _Sums(BaseModel):
+    signed: list[float | None]
+    absolute: list[float | None]
+
+
+class _Shape(BaseModel):
+    """The keys that tables, curves and a fill need; there may be more."""
+
+    recipe_sha256: str
+    code: dict[str, Any]
+    versions: dict[str, Any]
+    device: str
+    threads: int
+    wall_s: float
+    splits: dict[str, _Heads]
+    frequency: list[float]
+    correlation: _Sums | None
+    curve: list[_Point]
+
+
 @dataclass(frozen=True)
 class Store:
     """Cells below a folder, as GRID/SETTING/SEED.json."""
 
     folder: Path
 
-    def path(self, cell: Cell) -> Path:
+    def path(self, cell: Cell | Job) -> Path:
         """Where a cell is stored."""
         return self.folder / f"{cell.key}.json"
 
@@ -42,9 +88,15 @@ class Store:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}", remedy="remove it, and run its grid again") from error
-        if not isinstance(content, dict) or "recipe_sha256" not in content:
-            raise UserError(f"{path} holds no cell", remedy="remove it, and run its grid again")
-        return content
+        try:
+            _Shape.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            remedy = "remove it, and run its grid again"
+            raise UserError(f"{path} holds no cell ({where}: {first['msg']})", remedy=remedy) from error
+        # The place is the key: a setting renamed to the same file name keeps its cells.
+        return {**content, "grid": cell.grid.name, "setting": cell.setting, "seed": cell.seed}
 
     def state(self, cell: Cell) -> str:
         """``FRESH``, ``STALE`` (stored from another recipe, or with fewer splits, than the plan has now) or ``MISSING``."""
@@ -58,7 +110,7 @@ class Store:
         found = ((cell, self.read(cell)) for cell in cells)
         return [one for cell, one in found if one is not None and _fits(one, cell)]
 
-    def write(self, cell: Cell, content: Stored) -> Path:
+    def write(self, cell: Cell | Job, content: Stored) -> Path:
         """Store a cell, whole or not at all."""
         path = self.path(cell)
         write_json(path, content)

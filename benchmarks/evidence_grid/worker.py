@@ -16,7 +16,7 @@ import torch
 from dropclass_deploy.core.errors import DropclassError, TrainingInterruptedError, UserError, printable
 from dropclass_deploy.core.progress import Advance
 from evidence_grid.cell import run_cell, wall_file
-from evidence_grid.reading import load_plan
+from evidence_grid.job import Job
 from evidence_grid.root import Root
 from evidence_grid.store import Store
 
@@ -29,26 +29,28 @@ class Task:
     """What the process is told, as JSON on its command line.
 
     Attributes:
-        root: the checkout with plan and store.
-        cell: GRID/SETTING/SEED.
+        root: the checkout with the store.
+        job: what is trained.
         folder: of the run.
-        data: FORMAT:PATH in place of the grid's, or None.
-        device: as ``train.device``.
         threads: of one operator.
         keep_run: whether the run folder stays.
     """
 
     root: str
-    cell: str
+    job: Job
     folder: str
-    data: str | None
-    device: str
     threads: int
     keep_run: bool
 
     def to_json(self) -> str:
         """One argument."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """What ``to_json`` wrote."""
+        content = json.loads(text)
+        return cls(**content | {"job": Job(**content["job"])})
 
 
 class LogReporter:
@@ -75,21 +77,21 @@ class LogReporter:
 def work(task: Task) -> None:
     """Fill one cell of the store."""
     torch.set_num_threads(task.threads)
-    root = Root(Path(task.root))
-    cell, folder = load_plan(root.plan, root.folder).cell(task.cell), Path(task.folder)
-    content = run_cell(cell, folder, LogReporter(), data=task.data, device=task.device)
+    folder = Path(task.folder)
+    content = run_cell(task.job, folder, LogReporter())
     # From here on it is a matter of milliseconds, and half of it would leave a folder that nobody needs.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Store(root.results).write(cell, content)
+    Store(Root(Path(task.root)).results).write(task.job, content)
     if not task.keep_run:
-        shutil.rmtree(folder)
+        # The cell is stored: what cannot be tidied away is no failure.
+        shutil.rmtree(folder, ignore_errors=True)
         wall_file(folder).unlink(missing_ok=True)
 
 
 def main() -> int:
     """Work; the last line of the log says what went wrong."""
     try:
-        work(Task(**json.loads(sys.argv[1])))
+        work(Task.from_json(sys.argv[1]))
     except DropclassError as error:
         print(printable(str(error)), flush=True)
         stopped = isinstance(error, TrainingInterruptedError)

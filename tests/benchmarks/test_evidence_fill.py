@@ -13,9 +13,11 @@ import pytest
 import torch
 from evidence_cells import RECIPE, changed, checkout, head, plan_of, stored
 from evidence_grid import worker
-from evidence_grid.cell import off_diagonal_sums, run_cell, share_left, wall_file
+from evidence_grid.cell import command_of, off_diagonal_sums, run_cell, share_left, wall_file
 from evidence_grid.fill import Fill, Resources, expected_s, first_that_fits
+from evidence_grid.job import job_of
 from evidence_grid.provenance import device_name
+from evidence_grid.root import Root
 from evidence_grid.store import Store
 
 from dropclass_deploy.core.progress import Silent
@@ -65,12 +67,15 @@ def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
 
     # What the next fill's child does, here: another start of Python with torch takes longer than the test.
     threads = torch.get_num_threads()
-    task = worker.Task(str(tmp_path), DROPCLASS, str(folder), None, "cpu", 1, keep_run=False)
+    job = job_of(cell, device="cpu")
+    task = worker.Task.from_json(worker.Task(str(tmp_path), job, str(folder), 1, keep_run=False).to_json())
+    # The plan and the recipe change meanwhile: what was planned is what is run.
+    checkout(tmp_path, changed(seeds=[1]), RECIPE)
     before = signal.getsignal(signal.SIGTERM)
     try:
         worker.work(task)
-        unbroken = run_cell(cell, tmp_path / "unbroken", Silent(), device="cpu")
-        again = run_cell(cell, tmp_path / "unbroken", Silent(), device="cpu")
+        unbroken = run_cell(job, tmp_path / "unbroken", Silent())
+        again = run_cell(job, tmp_path / "unbroken", Silent())
     finally:
         torch.set_num_threads(threads)
         signal.signal(signal.SIGTERM, before)
@@ -129,7 +134,7 @@ def test_each_finished_cell_is_a_line_with_its_figures_and_what_is_left(
         made = stored(cell, head(0.5, 0.4, 0.6, 0.4), wall_s=90) | {"device": device_name("cpu")}
         Store(tmp_path / "made").write(cell, made)
     # The cell's key stands in the task, the last argument.
-    key = 'expr "$4" : \'.*"cell": "\\([^"]*\\)\''
+    key = 'expr "$4" : \'.*"key": "\\([^"]*\\)\''
     store_it = f"mkdir -p {root.results}/$(dirname $k); cp {tmp_path}/made/$k.json {root.results}/$k.json"
     pretend(tmp_path, monkeypatch, f"k=$({key}); {store_it}")
     assert evidence.main(["tiny", "--root", str(tmp_path), "--device", "cpu"]) == 0
@@ -144,7 +149,8 @@ def test_the_log_of_bad_data_ends_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout(tmp_path, changed(data="camvid:nowhere"))
-    task = worker.Task(str(tmp_path), "tiny/ce/0", str(tmp_path / "run"), None, "cpu", torch.get_num_threads(), False)
+    job = job_of(plan_of(Root(tmp_path)).cell("tiny/ce/0"), device="cpu")
+    task = worker.Task(str(tmp_path), job, str(tmp_path / "run"), torch.get_num_threads(), False)
     monkeypatch.setattr("sys.argv", ["worker", task.to_json()])
     assert worker.main() == worker.MISTAKE
     assert "nowhere" in capsys.readouterr().out.splitlines()[-1]
@@ -239,6 +245,13 @@ def test_options_that_would_be_ignored_are_refused(
     with pytest.raises(SystemExit, match="2"):
         evidence.main(given)
     assert message in capsys.readouterr().err
+
+
+def test_the_stored_command_says_which_data_it_needs_and_not_where_they_are(tmp_path: Path) -> None:
+    job = job_of(plan_of(checkout(tmp_path, changed(data="camvid:mine"))).cell("tiny/ce/0"))
+    assert command_of(job, job.recipe()) == "python benchmarks/evidence.py --cell tiny/ce/0 --data tiny=camvid:PATH"
+    job = job_of(plan_of(checkout(tmp_path)).cell("tiny/ce/0"))
+    assert command_of(job, job.recipe()) == "python benchmarks/evidence.py --cell tiny/ce/0"
 
 
 def test_correlation_by_hand() -> None:

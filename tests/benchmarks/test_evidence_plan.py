@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evidence_cells import PLAN, RECIPE, changed, checkout, head, plan_of, stored
-from evidence_grid.plan import check_same_data, slug
+from evidence_grid.plan import absolute, check_same_data, slug
+from evidence_grid.report import gather
 from evidence_grid.root import Root
 from evidence_grid.store import FRESH, MISSING, STALE, Store, rounded
 
@@ -115,11 +117,43 @@ def test_the_options_of_drawn_data_do_matter(tmp_path: Path) -> None:
     assert cell.digest() != plan_of(checkout(tmp_path / "b", recipe=recipe)).cell("tiny/ce/0").digest()
 
 
+def test_every_spelling_of_a_place_is_one_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = plan_of(checkout(tmp_path, changed(data="camvid:data/../data/camvid"))).cell("tiny/ce/0")
+    assert cell.recipe().data == f"camvid:{tmp_path}/data/camvid"
+    assert cell.recipe("camvid:/elsewhere").data == "camvid:/elsewhere"
+    assert absolute("camvid:near", Path("/some")) == "camvid:/some/near"
+    monkeypatch.setenv("HOME", "/home/me")
+    assert absolute("camvid:~/data", Path("/some")) == "camvid:/home/me/data"
+    assert absolute(RECIPE["data"], Path("/some")) == RECIPE["data"]
+    assert absolute("camvid:", Path("/some")) == "camvid:"
+
+
+def test_a_setting_of_one_part_with_a_seed_of_another_is_refused(tmp_path: Path) -> None:
+    baseline = {"settings": ["ce", "dropclass λ1 α10"], "seeds": [0]}
+    plan = plan_of(checkout(tmp_path, changed(**PARTS | {"choose": baseline})))
+    with pytest.raises(UserError, match="the grid tiny does not run dropclass λ1 α10 with seed 10; expected settings"):
+        plan.cells(plan.grid("tiny"), ["dropclass λ1 α10"], [10])
+
+
+def test_a_renamed_setting_of_the_same_file_name_keeps_its_cells(tmp_path: Path) -> None:
+    root = checkout(tmp_path)
+    cell = plan_of(root).cell("tiny/dropclass-lambda1-alpha10/0")
+    Store(root.results).write(cell, stored(cell, head(0.5, 0.4, 0.6, 0.4)))
+    settings = {"ce": {}, "DropClass λ1 α10": PLAN["settings"]["dropclass λ1 α10"]}
+    grids = changed(settings=list(settings))["grids"]
+    renamed = plan_of(checkout(tmp_path, {"settings": settings, "grids": grids}))
+    part = gather(root, renamed, Store(root.results)).parts["tiny"]["all"]
+    assert part.settings == ("DropClass λ1 α10",)
+    assert part.cells("DropClass λ1 α10").keys() == {0}
+
+
 def test_data_of_another_format_are_refused(tmp_path: Path) -> None:
     grid = plan_of(checkout(tmp_path, changed(data="camvid:data/camvid"))).grid("tiny")
     check_same_data(grid, "camvid:/elsewhere")
     with pytest.raises(UserError, match=r"--data tiny=voc:here; expected --data tiny=camvid:PATH"):
         check_same_data(grid, "voc:here")
+    with pytest.raises(UserError, match=r"--data tiny=camvid; expected --data tiny=camvid:PATH"):
+        check_same_data(grid, "camvid")
 
 
 def test_a_cell_is_missing_then_there_then_stale(tmp_path: Path) -> None:
@@ -139,7 +173,8 @@ def test_a_stored_file_that_is_no_cell_is_refused(tmp_path: Path) -> None:
     root = checkout(tmp_path)
     store, cell = Store(root.results), plan_of(root).cell("tiny/ce/0")
     store.path(cell).parent.mkdir(parents=True)
-    for content in ("{", "[1]"):
+    without_figures = json.dumps(stored(cell, {"miou": 0.5}))
+    for content in ("{", "[1]", '{"recipe_sha256": "a"}', without_figures):
         store.path(cell).write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=r"0\.json .*remove it, and run its grid again"):
             store.state(cell)
