@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from dropclass_deploy.core.errors import UserError
-from evidence_grid.cell import COMMAND, run_cell, wall_file
+from dropclass_deploy.core.errors import TrainingInterruptedError, UserError
+from evidence_grid.cell import COMMAND, run_cell
 from evidence_grid.comparison import side_by_side
 from evidence_grid.fill import Fill, Resources
 from evidence_grid.job import job_of
+from evidence_grid.parts import forget
 from evidence_grid.plan import Grid, Plan, absolute, check_same_data
 from evidence_grid.reading import load_plan
 from evidence_grid.report import differing, gather
@@ -101,10 +102,15 @@ def repeat(root: Root, key: str, asked: Asked, *, store: bool) -> int:
     folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{cell.seed}-again-"))
     try:
         new = run_cell(job_of(cell, data, asked.device), folder, LogReporter())
+    except TrainingInterruptedError as error:
+        if asked.keep_runs:
+            raise
+        # The next one trains in another folder: do not promise what the training does.
+        raise TrainingInterruptedError("stopped by a signal; nothing is kept of a repeated cell") from error
     finally:
         if not asked.keep_runs:
             shutil.rmtree(folder, ignore_errors=True)
-            wall_file(folder).unlink(missing_ok=True)
+            forget(folder)
     print(side_by_side(stored, new))
     if store:
         print(f"stored: {cells.write(cell, new)}")

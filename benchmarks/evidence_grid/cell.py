@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from dropclass_deploy.core.errors import ModelError, RecipeError
-from dropclass_deploy.core.files import write_json
+from dropclass_deploy.core.errors import ModelError, RecipeError, RunError, UserError
 from dropclass_deploy.core.metrics import scores_json
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.data.registry import open_dataset
+from dropclass_deploy.data import Dataset
 from dropclass_deploy.training import LoadedRun, Recipe, evaluate_network, load_recipe, load_run, train
 from dropclass_deploy.training.dropclass import find_classifier
 from dropclass_deploy.training.methods import probe_example
 from dropclass_deploy.training.records.journal import read_journal
 from dropclass_deploy.training.runs.checkpoint import checkpoint_folders
-from dropclass_deploy.training.runs.run import METRICS, MODEL_JSON, RECIPE
-from evidence_grid import provenance
+from dropclass_deploy.training.runs.run import LOCK, METRICS, MODEL_JSON, RECIPE
+from evidence_grid import data_facts, parts, provenance
 from evidence_grid.job import Job
 from evidence_grid.plan import data_identity, digest
 from evidence_grid.store import Stored, rounded
@@ -36,29 +31,41 @@ def run_cell(job: Job, folder: Path, reporter: Reporter) -> Stored:
 
     Args:
         job: what.
-        folder: of the run; what another recipe left there is replaced.
+        folder: of the run; what another recipe, code or kind of device left there is replaced.
 
     Returns:
-        What is stored of the cell, as JSON values. Figures of heads are fractions, ``wall_s`` is summed over the parts.
+        What is stored of the cell, as JSON values. Figures of heads are fractions, ``wall_s`` is summed over the parts;
+        code, versions, device and threads are the last part's.
 
     Raises:
         TrainingInterruptedError: after a signal, with the state saved: call again.
         UserError: for a recipe or data that do not fit.
     """
     # Now: a file that changes while the cell trains is not what it runs.
-    code = provenance.code()
     recipe = job.recipe()
-    device = recipe.train.device
-    resume = can_resume(folder, recipe)
+    made = provenance.made(recipe.train.device)
+    resume = can_resume(folder, recipe, made)
     if not resume:
-        wall_file(folder).unlink(missing_ok=True)
-    with _clocked(folder):
-        train(recipe, folder, resume=resume, overwrite=not resume, reporter=reporter)
-    with _clocked(folder):
+        # First, so that what is left of another run is never taken for a part of this one.
+        (folder / RECIPE).unlink(missing_ok=True)
+        parts.forget(folder)
+    parts.begin(folder, made, steps_done(folder, recipe) if resume else 0)
+    with parts.clocked(folder):
+        _train(recipe, folder, resume, reporter)
+    with parts.clocked(folder):
         run = load_run(folder)
-        splits = {split: _heads(run, split, device, reporter) for split in job.splits}
-        correlation = _correlation(run)
-    pixels = run.model_json["class_pixels"]
+        opened = data_facts.open_splits(recipe, job.splits)
+        figures = {
+            "splits": rounded({split: _heads(run, opened[split], reporter) for split in job.splits}),
+            "frequency": rounded(_shares(run.model_json["class_pixels"])),
+            "correlation": rounded(_correlation(run)),
+            "curve": rounded(_curve(folder)),
+            "data_facts": data_facts.of_run(run.model_json, opened),
+        }
+    return {**_head(job, recipe), **made, **parts.stored(folder, recipe.train.steps), **figures}
+
+
+def _head(job: Job, recipe: Recipe) -> Stored:
     return {
         "grid": job.grid,
         "setting": job.setting,
@@ -66,18 +73,19 @@ def run_cell(job: Job, folder: Path, reporter: Reporter) -> Stored:
         "overrides": job.overrides,
         "recipe_sha256": digest(recipe),
         "data": data_identity(recipe.data),
-        "code": code,
-        "versions": provenance.versions(),
-        "device": provenance.device_name(device),
-        "threads": torch.get_num_threads(),
-        "wall_s": round(spent_s(folder), 1),
         "command": command_of(job, recipe),
         "steps": recipe.train.steps,
-        "splits": rounded(splits),
-        "frequency": rounded([count / max(1, sum(pixels)) for count in pixels]),
-        "correlation": rounded(correlation),
-        "curve": rounded(_curve(folder)),
     }
+
+
+def _train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter) -> None:
+    try:
+        train(recipe, folder, resume=resume, overwrite=not resume, reporter=reporter)
+    except UserError as error:
+        # Data and recipe are not the folder's fault, and with a lock another training is at work in it.
+        if type(error) not in (UserError, RunError) or (folder / LOCK).exists() or not folder.exists():
+            raise
+        raise RunError(f"{folder} cannot be gone on with ({error.found})", remedy="remove it to start anew") from error
 
 
 def command_of(job: Job, recipe: Recipe) -> str:
@@ -86,57 +94,39 @@ def command_of(job: Job, recipe: Recipe) -> str:
     return f"{COMMAND} --cell {job.key}" + ("" if ":" in form else f" --data {job.grid}={form}:PATH")
 
 
-def can_resume(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds this very run, begun or complete."""
+def can_resume(folder: Path, recipe: Recipe, made: parts.Made) -> bool:
+    """Whether the folder holds this very run, begun or complete, by the same code and kind of device."""
     try:
-        return (folder / RECIPE).is_file() and load_recipe(folder).digest() == recipe.digest()
+        same = (folder / RECIPE).is_file() and load_recipe(folder).digest() == recipe.digest()
+        return same and parts.same_maker(folder, made)
     except RecipeError:
         return False  # of another version of the package
 
 
-def share_left(folder: Path, recipe: Recipe) -> float:
+def share_left(folder: Path, recipe: Recipe, made: parts.Made) -> float:
     """The part of a run's steps that is still to come: 1 for one that has not begun."""
-    if not can_resume(folder, recipe):
-        return 1.0
+    return 1 - steps_done(folder, recipe) / recipe.train.steps if can_resume(folder, recipe, made) else 1.0
+
+
+def steps_done(folder: Path, recipe: Recipe) -> int:
+    """Up to the newest checkpoint of a run, or all."""
     if (folder / MODEL_JSON).is_file():
-        return 0.0
+        return recipe.train.steps
     newest = next(iter(checkpoint_folders(folder)), None)
-    return 1.0 if newest is None else 1 - int(newest.name.partition("-")[2]) / recipe.train.steps
+    return 0 if newest is None else int(newest.name.partition("-")[2])
 
 
-def wall_file(folder: Path) -> Path:
-    """Beside a run folder: the seconds that its parts took."""
-    return folder.with_name(f"{folder.name}.wall.json")
-
-
-def spent_s(folder: Path) -> float:
-    """Seconds that the parts of a run took so far; those of a part that was killed outright are not known."""
-    path = wall_file(folder)
-    return float(json.loads(path.read_text(encoding="utf-8"))["wall_s"]) if path.is_file() else 0.0
-
-
-@contextmanager
-def _clocked(folder: Path) -> Iterator[None]:
-    """Add the time of the block to a run's wall file, however the block ends."""
-    before, began = spent_s(folder), time.perf_counter()
-    try:
-        yield
-    finally:
-        write_json(wall_file(folder), {"wall_s": before + time.perf_counter() - began})
-
-
-def _heads(run: LoadedRun, split: str, device: str, reporter: Reporter) -> dict[str, Any]:
+def _heads(run: LoadedRun, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     """Figures by deploy head; those of the validation split stand in the run already."""
-    if run.evaluation is not None and split == run.recipe.splits.val:
+    if run.evaluation is not None and dataset.split == run.recipe.splits.val:
         return {head: _figures(content) for head, content in run.evaluation["heads"].items()}
-    dataset = open_dataset(run.data, split)
     run.classes.check_same(dataset.classes, f"the run {run.path}", dataset.spec)
-    target = provenance.torch_device(device)
+    target = provenance.torch_device(run.recipe.train.device)
     heads = {}
     for head, network in {"plain": run.model, "folded": run.folded}.items():
         if network is None:
             continue
-        with reporter.phase(f"evaluating the {head} head on {split}") as advance:
+        with reporter.phase(f"evaluating the {head} head on {dataset.split}") as advance:
             result = evaluate_network(
                 network.to(target), dataset, run.preprocess, device=target, rare=run.classes.rare, advance=advance
             )
@@ -173,6 +163,10 @@ def off_diagonal_sums(weight: torch.Tensor) -> dict[str, list[float]]:
     cosine = vectors @ vectors.T
     cosine.fill_diagonal_(0)
     return {"signed": cosine.sum(1).tolist(), "absolute": cosine.abs().sum(1).tolist()}
+
+
+def _shares(pixels: list[int]) -> list[float]:
+    return [count / max(1, sum(pixels)) for count in pixels]
 
 
 def _curve(folder: Path) -> list[dict[str, Any]]:

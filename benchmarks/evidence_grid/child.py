@@ -41,7 +41,7 @@ class Child:
         if code < 0:
             return f"killed by signal {-code}"
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return printable(lines[-1])[:300] if lines else f"exit code {code}"
+        return printable(lines[-1])[:600] if lines else f"exit code {code}"
 
 
 def start(task: Task, log: Path) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dropclass_deploy.core.metrics import percent
+from evidence_grid.data_facts import differences
 from evidence_grid.store import Stored
 
 
@@ -35,4 +36,5 @@ def _differing(stored: Stored | None, new: Stored) -> list[str]:
     if stored is None:
         return ["nothing is stored of this cell"]
     keys = ("recipe_sha256", "data", "code", "versions", "device", "threads")
-    return [f"{key}: {stored.get(key)} stored, {new[key]} new" for key in keys if stored.get(key) != new[key]]
+    lines = [f"{key}: {stored.get(key)} stored, {new[key]} new" for key in keys if stored.get(key) != new[key]]
+    return lines + [f"the data differ, stored and new: {line}" for line in differences(stored, new)]

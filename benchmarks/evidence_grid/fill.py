@@ -11,12 +11,12 @@ from pathlib import Path
 
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.training.loop.stop_signals import StopSignals
-from evidence_grid import worker
+from evidence_grid import provenance, worker
 from evidence_grid.cell import share_left
 from evidence_grid.child import Child, start
 from evidence_grid.job import job_of
+from evidence_grid.parts import Made
 from evidence_grid.plan import Cell, Plan
-from evidence_grid.provenance import device_name
 from evidence_grid.root import Root
 from evidence_grid.store import FRESH, Store
 
@@ -107,7 +107,8 @@ class Fill:
             self.say("nothing to do: all cells are there")
             return 0
         self._walls = self._known_walls(store)
-        self._left = {cell.key: self._share_left(cell) for cell in waiting}
+        made = provenance.made(self.resources.device)
+        self._left = {cell.key: self._share_left(cell, made) for cell in waiting}
         minutes = self.resources.minutes
         deadline = float("inf") if minutes is None else self.clock() + 60 * minutes
         try:
@@ -142,15 +143,16 @@ class Fill:
     def _expected_s(self, cell: Cell) -> float | None:
         return expected_s(self._walls, self._left[cell.key])
 
-    def _share_left(self, cell: Cell) -> float:
+    def _share_left(self, cell: Cell, made: Made) -> float:
         recipe = cell.recipe(self.resources.data, self.resources.device)
-        return share_left(self.resources.folder(cell), recipe)
+        return share_left(self.resources.folder(cell), recipe, made)
 
     def _known_walls(self, store: Store) -> list[float]:
         """Seconds of the stored cells of the grid, on this device."""
-        device = device_name(self.resources.device)
+        device = provenance.device_name(self.resources.device)
         cells = self.plan.cells(self.cells[0].grid)
-        return [stored["wall_s"] for stored in store.fresh(cells) if stored["device"] == device]
+        whole = [stored for stored in store.fresh(cells) if stored.get("wall_complete") is not False]
+        return [stored["wall_s"] for stored in whole if stored["device"] == device]
 
     def _start(self, cell: Cell, expected: float | None) -> None:
         resources, folder = self.resources, self.resources.folder(cell)

@@ -13,6 +13,18 @@ import torch
 import dropclass_deploy
 from dropclass_deploy.serving.benchmark.environment import cpu_model
 
+_LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "numpy")
+
+
+def made(device: str) -> dict[str, Any]:
+    """What a part of a run is made by, the device as ``train.device``."""
+    return {
+        "code": code(),
+        "versions": versions(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
 
 def code() -> dict[str, Any]:
     """The package's version and commit, and whether its files differ from that commit; null outside a checkout."""
@@ -31,7 +43,7 @@ def code() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of what the figures depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "timm", "numpy")}}
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
 def torch_device(asked: str) -> torch.device:

@@ -11,6 +11,7 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import write_bytes, write_text
 from evidence_grid import curves, documents, tables
 from evidence_grid.cell import COMMAND
+from evidence_grid.data_facts import refuse_mixed
 from evidence_grid.part_cells import PartCells
 from evidence_grid.plan import Plan
 from evidence_grid.root import Root
@@ -70,14 +71,18 @@ class Report:
 
 
 def gather(root: Root, plan: Plan, store: Store) -> Report:
-    """Read the cells that are there; stale ones are left out."""
+    """Read the cells that are there; stale ones are left out.
+
+    Raises:
+        UserError: when cells of one part were made of different data.
+    """
     parts = {}
     for grid in plan.grids.values():
         cells = plan.cells(grid)
-        parts[grid.name] = {
-            name: PartCells(grid, name, tuple(store.fresh(cell for cell in cells if cell.part == name)))
-            for name in grid.parts
-        }
+        stored = {name: tuple(store.fresh(cell for cell in cells if cell.part == name)) for name in grid.parts}
+        for name, found in stored.items():
+            refuse_mixed(found, f"{grid.name} ({name})")
+        parts[grid.name] = {name: PartCells(grid, name, found) for name, found in stored.items()}
     return Report(root, parts)
 
 

@@ -15,8 +15,9 @@ import torch
 
 from dropclass_deploy.core.errors import DropclassError, TrainingInterruptedError, UserError, printable
 from dropclass_deploy.core.progress import Advance
-from evidence_grid.cell import run_cell, wall_file
+from evidence_grid.cell import run_cell
 from evidence_grid.job import Job
+from evidence_grid.parts import forget
 from evidence_grid.root import Root
 from evidence_grid.store import Store
 
@@ -85,7 +86,7 @@ def work(task: Task) -> None:
     if not task.keep_run:
         # The cell is stored: what cannot be tidied away is no failure.
         shutil.rmtree(folder, ignore_errors=True)
-        wall_file(folder).unlink(missing_ok=True)
+        forget(folder)
 
 
 def main() -> int:

@@ -12,14 +12,16 @@ import evidence
 import pytest
 import torch
 from evidence_cells import RECIPE, changed, checkout, head, plan_of, stored
-from evidence_grid import worker
-from evidence_grid.cell import command_of, off_diagonal_sums, run_cell, share_left, wall_file
+from evidence_grid import provenance, worker
+from evidence_grid.cell import command_of, off_diagonal_sums, run_cell, share_left
 from evidence_grid.fill import Fill, Resources, expected_s, first_that_fits
 from evidence_grid.job import job_of
+from evidence_grid.parts import spent_s
 from evidence_grid.provenance import device_name
 from evidence_grid.root import Root
 from evidence_grid.store import Store
 
+from dropclass_deploy.core.errors import RunError, TrainingInterruptedError
 from dropclass_deploy.core.progress import Silent
 
 # Long enough to be stopped in the middle, short enough for a test.
@@ -62,8 +64,8 @@ def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
     store = Store(tmp_path / "benchmarks/results/evidence")
     assert said[-1] == "0 cells done, 0 failed, 1 stopped, 0 not started; the same command goes on"
     assert store.read(cell) is None
-    assert 0 < share_left(folder, cell.recipe()) < 1
-    spent = json.loads(wall_file(folder).read_text())["wall_s"]
+    assert 0 < share_left(folder, cell.recipe(), provenance.made("cpu")) < 1
+    spent = spent_s(folder)
 
     # What the next fill's child does, here: another start of Python with torch takes longer than the test.
     threads = torch.get_num_threads()
@@ -86,12 +88,20 @@ def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["0.log"]
     assert fill(tmp_path, runs, said) == 0
     assert said[-1] == "nothing to do: all cells are there"
-    assert resumed | {"wall_s": 0} == unbroken | {"wall_s": 0}
+    changes = {"wall_s": 0, "parts": []}
+    assert resumed | changes == unbroken | changes
+    assert (len(resumed["parts"]), len(unbroken["parts"])) == (2, 1)
+    first, second = resumed["parts"]
+    assert first["steps"] > 0
+    assert first["steps"] + second["steps"] == 40
+    assert first["wall_s"] + second["wall_s"] == pytest.approx(resumed["wall_s"], abs=0.11)  # one digit each
+    assert resumed["wall_complete"] is True
     # A complete run is evaluated, not trained, again.
     assert again["splits"] == unbroken["splits"]
     assert list(unbroken) == [
-        *("grid", "setting", "seed", "overrides", "recipe_sha256", "data", "code", "versions", "device", "threads"),
-        *("wall_s", "command", "steps", "splits", "frequency", "correlation", "curve"),
+        *("grid", "setting", "seed", "overrides", "recipe_sha256", "data", "command", "steps"),
+        *("code", "versions", "device", "threads", "wall_s", "wall_complete", "parts"),
+        *("splits", "frequency", "correlation", "curve", "data_facts"),
     ]
     assert {split: sorted(heads) for split, heads in unbroken["splits"].items()} == {
         "val": ["folded", "plain"],
@@ -100,6 +110,14 @@ def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
     assert [point["step"] for point in unbroken["curve"]] == [20, 40]
     assert sum(unbroken["frequency"]) == pytest.approx(1, abs=1e-5)  # six digits each
     assert len(unbroken["correlation"]["signed"]) == 12
+    facts = unbroken["data_facts"]
+    assert facts["splits"] == {
+        "train": {"images": 8, "first_labels": [32, 32]},
+        "val": {"images": 4, "first_labels": [32, 32]},
+        "unbiased": {"images": 4, "first_labels": [32, 32]},
+    }
+    assert sum(facts["class_pixels"]) <= 8 * 32 * 32
+    assert max(facts["class_images"]) <= 8
     assert str(tmp_path) not in json.dumps(unbroken)
 
 
@@ -162,20 +180,50 @@ def test_a_repeated_cell_is_compared_and_stored_only_on_demand(
     root = checkout(tmp_path)
     store, cell = Store(root.results), plan_of(root).cell("tiny/ce/1")
     old, new = (stored(cell, head(value, 0.4, 0.6, 0.4), head(value, 0.4, None, 0.4)) for value in (0.5, 0.525))
+    new |= {"device": "another", "frequency": [0.5, 0.5]}
     store.write(cell, old)
-    monkeypatch.setattr("evidence_grid.actions.run_cell", lambda *arguments, **options: new | {"device": "another"})
+    monkeypatch.setattr("evidence_grid.actions.run_cell", lambda *arguments: new)
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
     given = ["--cell", "tiny/ce/1", "--root", str(tmp_path), "--device", "cpu"]
     assert evidence.main(given) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "device: none such stored, another new"
-    assert lines[1].split() == ["stored", "new", "difference"]
-    assert lines[2].split() == ["val,", "plain:", "mIoU", "50.00", "52.50", "+2.50"]
-    assert lines[8].split() == ["val,", "folded:", "sky", "–", "–", "–"]
+    assert lines[:2] == [
+        "device: none such stored, another new",
+        "the data differ, stored and new: frequency: [0.25, 0.75] and [0.5, 0.5]",
+    ]
+    assert lines[2].split() == ["stored", "new", "difference"]
+    assert lines[3].split() == ["val,", "plain:", "mIoU", "50.00", "52.50", "+2.50"]
+    assert lines[9].split() == ["val,", "folded:", "sky", "–", "–", "–"]
     assert store.read(cell) == old
     assert evidence.main([*given, "--store"]) == 0
-    assert store.read(cell) == new | {"device": "another"}
+    assert store.read(cell) == new
     assert list((root.runs / "tiny/ce").iterdir()) == []
+
+
+def test_an_interrupted_repetition_does_not_claim_a_saved_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any) -> None:
+        raise TrainingInterruptedError("the state is saved")
+
+    root = checkout(tmp_path)
+    monkeypatch.setattr("evidence_grid.actions.run_cell", stopped)
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    given = ["--cell", "tiny/ce/1", "--root", str(tmp_path), "--device", "cpu"]
+    assert evidence.main(given) == 1
+    assert capsys.readouterr().err == "evidence: stopped by a signal; nothing is kept of a repeated cell\n"
+    assert list((root.runs / "tiny/ce").iterdir()) == []
+    assert evidence.main([*given, "--keep-runs"]) == 1
+    assert capsys.readouterr().err == "evidence: the state is saved\n"
+
+
+def test_a_folder_that_cannot_be_gone_on_with_is_named(tmp_path: Path) -> None:
+    job = job_of(plan_of(checkout(tmp_path)).cell("tiny/ce/0"), device="cpu")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("not a run's")
+    with pytest.raises(RunError, match=rf"{folder} cannot be gone on with .*; remove it to start anew"):
+        run_cell(job, folder, Silent())
 
 
 def test_a_cell_is_repeated_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
