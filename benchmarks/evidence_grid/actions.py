@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from dropclass_deploy.core.errors import TrainingInterruptedError, UserError
+from evidence_grid.budget import Resources
 from evidence_grid.cell import COMMAND, run_cell
+from evidence_grid.checks import check_device, check_runs
 from evidence_grid.comparison import side_by_side
-from evidence_grid.fill import Fill, Resources
+from evidence_grid.fill import Fill
 from evidence_grid.job import job_of
 from evidence_grid.parts import forget
 from evidence_grid.plan import Grid, Plan, absolute, check_same_data
@@ -26,7 +29,7 @@ from evidence_grid.worker import LogReporter
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says of resources; see ``fill.Resources``.
+    """What the command line says of resources; see ``budget.Resources``. What is not there is refused.
 
     Attributes:
         data: GRID=FORMAT:PATH, any number.
@@ -39,6 +42,10 @@ class Asked:
     device: str
     data: tuple[str, ...]
     keep_runs: bool
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        check_runs(self.runs)
 
     def data_of(self, plan: Plan, grid: Grid) -> str | None:
         """What stands in place of a grid's data, or None.
@@ -86,8 +93,13 @@ def fill(root: Root, name: str, asked: Asked, settings: Sequence[str], seeds: Se
         data=asked.data_of(plan, grid),
         keep_runs=asked.keep_runs,
     )
-    filling = Fill(root, plan, plan.cells(grid, settings, seeds), resources, say=lambda line: print(line, flush=True))
+    filling = Fill(root, plan, plan.cells(grid, settings, seeds), resources, say=_say)
     return 1 if filling.run() else 0
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # the terminal may be gone while states are being saved
+        print(line, flush=True)
 
 
 def repeat(root: Root, key: str, asked: Asked, *, store: bool) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,11 @@ class Child:
     expected_s: float | None
     began: float
 
+    def close(self) -> None:
+        """Of the pipe to a process that has ended."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
     def reason(self) -> str:
         """Of its end, in one line: the log's last."""
         code = self.process.returncode
@@ -52,9 +59,28 @@ def start(task: Task, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             # -P: what happens to lie in the current folder is not imported.
             [sys.executable, "-P", "-m", "evidence_grid.worker", task.to_json()],
+            # Nothing is written: its end tells the child that this process is gone.
+            stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=environment,
             # Ctrl-C reaches the parent alone, which passes it on once.
             start_new_session=True,
         )
+
+
+def end(children: Sequence[Child], grace_s: float) -> None:
+    """Ask processes to end, and end those that have not when the grace is over, or at Ctrl-C."""
+    for child in children:
+        child.process.terminate()
+    last = time.monotonic() + grace_s
+    try:
+        for child in children:
+            child.process.wait(max(0.0, last - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for child in children:
+            child.process.kill()
+            child.process.wait()
+            child.close()

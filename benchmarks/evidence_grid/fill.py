@@ -3,69 +3,36 @@
 from __future__ import annotations
 
 import signal
-import statistics
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.training.loop.stop_signals import StopSignals
 from evidence_grid import provenance, worker
+from evidence_grid.budget import Resources, counted, expected_s, first_that_fits
 from evidence_grid.cell import share_left
-from evidence_grid.child import Child, start
-from evidence_grid.job import job_of
+from evidence_grid.checks import alone, check_data, check_stored
+from evidence_grid.child import Child, end, start
+from evidence_grid.job import Job, job_of
 from evidence_grid.parts import Made
 from evidence_grid.plan import Cell, Plan
 from evidence_grid.root import Root
 from evidence_grid.store import FRESH, Store
 
 _POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a fill may use.
-
-    Attributes:
-        runs: folder of the run folders.
-        minutes: after which running cells are stopped, their state saved; None for no limit.
-        jobs: cells at a time.
-        threads: of one cell.
-        device: as ``train.device``.
-        data: FORMAT:PATH in place of the grid's, or None.
-        keep_runs: whether finished run folders stay.
-    """
-
-    runs: Path
-    minutes: float | None = None
-    jobs: int = 1
-    threads: int = 1
-    device: str = "auto"
-    data: str | None = None
-    keep_runs: bool = False
-
-    def folder(self, cell: Cell) -> Path:
-        """Of a cell's run."""
-        return self.runs / cell.key
+_GRACE_S = 60.0
+"""For saving a state."""
 
 
 @dataclass
 class _Tally:
+    started: int = 0
     done: int = 0
     failed: int = 0
     stopped: int = 0
-
-
-def expected_s(walls: Sequence[float], left: float) -> float | None:
-    """Seconds that a run will take of which a share is left, from those of whole ones; None when none is known."""
-    return statistics.median(walls) * left if walls else None
-
-
-def first_that_fits(waiting: Sequence[tuple[Cell, float | None]], remaining_s: float) -> int | None:
-    """Position of the first cell whose expected time is not known or not longer than what remains."""
-    fits = (index for index, (_, expected) in enumerate(waiting) if expected is None or expected <= remaining_s)
-    return next(fits, None)
 
 
 @dataclass
@@ -89,35 +56,45 @@ class Fill:
     clock: Callable[[], float] = time.monotonic
     _running: list[Child] = field(default_factory=list, init=False)
     _walls: list[float] = field(default_factory=list, init=False)
+    _jobs: dict[str, Job] = field(default_factory=dict, init=False)
     _left: dict[str, float] = field(default_factory=dict, init=False)
     _tally: _Tally = field(default_factory=_Tally, init=False)
 
     def run(self) -> int:
         """Fill what is missing or stale.
 
-        At the deadline, at Ctrl-C and at SIGTERM the running cells save their state; the next fill goes on with them. A
-        second Ctrl-C ends them at once.
+        At the deadline, at Ctrl-C, at SIGTERM and when the terminal is closed the running cells save their state; the next
+        fill goes on with them. A second Ctrl-C gives them a minute for it, a third ends them at once.
 
         Returns:
             How many cells failed.
+
+        Raises:
+            UserError: before the first cell, for data that do not fit, or when another fill of the grid is at work.
         """
+        with alone(self.cells[0].grid, Store(self.root.results)):
+            return self._run()
+
+    def _run(self) -> int:
         store = Store(self.root.results)
         waiting = [cell for cell in self.cells if store.state(cell) != FRESH]
         if not waiting:
             self.say("nothing to do: all cells are there")
             return 0
+        grid = self.cells[0].grid
+        self._jobs = {cell.key: job_of(cell, self.resources.data, self.resources.device) for cell in waiting}
+        check_data(grid, list(self._jobs.values()))
+        check_stored(self.plan, grid, self._jobs[waiting[0].key], store)
         self._walls = self._known_walls(store)
         made = provenance.made(self.resources.device)
         self._left = {cell.key: self._share_left(cell, made) for cell in waiting}
         minutes = self.resources.minutes
         deadline = float("inf") if minutes is None else self.clock() + 60 * minutes
         try:
-            with StopSignals() as signals:
+            with StopSignals() as signals, _hangup(signals):
                 waiting = self._work(waiting, store, signals, deadline)
         finally:
-            for child in self._running:
-                child.process.kill()
-                child.process.wait()
+            end(self._running, _GRACE_S)
         self._say_the_end(len(waiting))
         return self._tally.failed
 
@@ -131,21 +108,30 @@ class Fill:
                 told = True
                 self._terminate()
             while not stop and len(self._running) < self.resources.jobs:
-                expected = [(cell, self._expected_s(cell)) for cell in waiting]
-                index = first_that_fits(expected, deadline - self.clock())
+                index = self._next(waiting, deadline - self.clock())
                 if index is None:
                     break
-                self._start(waiting.pop(index), expected[index][1])
+                cell = waiting.pop(index)
+                # A repetition may have stored it meanwhile.
+                if store.state(cell) != FRESH:
+                    self._start(cell)
             if not self._running:
                 return waiting
             time.sleep(_POLL_S)
+
+    def _next(self, waiting: Sequence[Cell], remaining_s: float) -> int | None:
+        """Position of the cell to start now, or None."""
+        index = first_that_fits([(cell, self._expected_s(cell)) for cell in waiting], remaining_s)
+        if index is None and waiting and not self._tally.started:
+            # In a budget smaller than any cell one must begin, or no number of fills would end: its state is saved.
+            return 0
+        return index
 
     def _expected_s(self, cell: Cell) -> float | None:
         return expected_s(self._walls, self._left[cell.key])
 
     def _share_left(self, cell: Cell, made: Made) -> float:
-        recipe = cell.recipe(self.resources.data, self.resources.device)
-        return share_left(self.resources.folder(cell), recipe, made)
+        return share_left(self.resources.folder(cell), self._jobs[cell.key].recipe(), made)
 
     def _known_walls(self, store: Store) -> list[float]:
         """Seconds of the stored cells of the grid, on this device."""
@@ -154,18 +140,19 @@ class Fill:
         whole = [stored for stored in store.fresh(cells) if stored.get("wall_complete") is not False]
         return [stored["wall_s"] for stored in whole if stored["device"] == device]
 
-    def _start(self, cell: Cell, expected: float | None) -> None:
+    def _start(self, cell: Cell) -> None:
         resources, folder = self.resources, self.resources.folder(cell)
         folder.parent.mkdir(parents=True, exist_ok=True)
         task = worker.Task(
             root=str(self.root.folder),
-            job=job_of(cell, resources.data, resources.device),
+            job=self._jobs[cell.key],
             folder=str(folder),
             threads=resources.threads,
             keep_run=resources.keep_runs,
         )
         log = folder.with_name(f"{folder.name}.log")
-        self._running.append(Child(cell, start(task, log), log, expected, self.clock()))
+        self._running.append(Child(cell, start(task, log), log, self._expected_s(cell), self.clock()))
+        self._tally.started += 1
 
     def _terminate(self) -> None:
         for child in self._running:
@@ -178,6 +165,7 @@ class Fill:
         ended = [child for child in self._running if child.process.poll() is not None]
         for child in ended:
             self._running.remove(child)
+            child.close()
             code = child.process.returncode
             if code == worker.DONE:
                 self._tally.done += 1
@@ -194,7 +182,8 @@ class Fill:
         if stored is None:
             return
         self._walls = self._known_walls(store)
-        split = cell.grid.splits[0]
+        # As stored: the plan may have other splits by now.
+        split = next(iter(stored["splits"]))
         figures = stored["splits"][split]["plain"]
         line = f"{cell.key}: {split} mIoU {percent(figures['miou'], 2)}, rare mIoU {percent(figures['rare_miou'], 2)}"
         self.say(f"{line}, {stored['wall_s']:.0f} s; {self._outlook(waiting)}")
@@ -210,15 +199,25 @@ class Fill:
             return "no cell left"
         known = [value for value in times if value is not None]
         minutes = sum(known) / self.resources.jobs / 60
-        left = f"{_count(len(times))} left"
+        left = f"{counted(len(times))} left"
         return left + (f", about {minutes:.1f} minutes" if len(known) == len(times) else "")
 
     def _say_the_end(self, left: int) -> None:
         tally = self._tally
-        line = f"{_count(tally.done)} done, {tally.failed} failed, {tally.stopped} stopped, {left} not started"
+        line = f"{counted(tally.done)} done, {tally.failed} failed, {tally.stopped} stopped, {left} not started"
         again = "; the same command goes on" if tally.stopped or left else ""
         self.say(line + again)
 
 
-def _count(cells: int) -> str:
-    return f"{cells} cell" if cells == 1 else f"{cells} cells"
+@contextmanager
+def _hangup(signals: StopSignals) -> Iterator[None]:
+    """A closed terminal asks to stop, unless nohup said that it does not matter."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda *_: setattr(signals, "requested", True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -89,6 +91,18 @@ def work(task: Task) -> None:
         forget(folder)
 
 
+def end_with_parent() -> None:
+    """From now on the end of standard input, which the parent holds open, is taken for SIGTERM: no orphan trains on."""
+
+    def watch() -> None:
+        # Not sys.stdin: its lock would be held when the interpreter shuts down.
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> int:
     """Work; the last line of the log says what went wrong."""
     try:
@@ -101,4 +115,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main())

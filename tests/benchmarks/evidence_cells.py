@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from evidence_grid.plan import Cell, Plan
 from evidence_grid.reading import load_plan
@@ -91,3 +92,11 @@ def stored(
             {"step": 6, "miou": plain["miou"], "rare_miou": 0},
         ],
     }
+
+
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A shell script in the children's place."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{script}\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(interpreter))

@@ -11,17 +11,17 @@ from typing import Any
 import evidence
 import pytest
 import torch
-from evidence_cells import RECIPE, changed, checkout, head, plan_of, stored
+from evidence_cells import RECIPE, changed, checkout, head, plan_of, pretend, stored
 from evidence_grid import provenance, worker
-from evidence_grid.cell import command_of, off_diagonal_sums, run_cell, share_left
-from evidence_grid.fill import Fill, Resources, expected_s, first_that_fits
+from evidence_grid.budget import Resources, expected_s, first_that_fits
+from evidence_grid.cell import off_diagonal_sums, run_cell, share_left
+from evidence_grid.fill import Fill
 from evidence_grid.job import job_of
 from evidence_grid.parts import spent_s
 from evidence_grid.provenance import device_name
 from evidence_grid.root import Root
 from evidence_grid.store import Store
 
-from dropclass_deploy.core.errors import RunError, TrainingInterruptedError
 from dropclass_deploy.core.progress import Silent
 
 # Long enough to be stopped in the middle, short enough for a test.
@@ -121,14 +121,6 @@ def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
     assert str(tmp_path) not in json.dumps(unbroken)
 
 
-def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A shell script in the children's place."""
-    interpreter = tmp_path / "python"
-    interpreter.write_text(f"#!/bin/sh\n{script}\n")
-    interpreter.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(interpreter))
-
-
 def test_a_child_that_fails_is_one_line_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,66 +166,6 @@ def test_the_log_of_bad_data_ends_with_one_line(
     assert "nowhere" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_repeated_cell_is_compared_and_stored_only_on_demand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = checkout(tmp_path)
-    store, cell = Store(root.results), plan_of(root).cell("tiny/ce/1")
-    old, new = (stored(cell, head(value, 0.4, 0.6, 0.4), head(value, 0.4, None, 0.4)) for value in (0.5, 0.525))
-    new |= {"device": "another", "frequency": [0.5, 0.5]}
-    store.write(cell, old)
-    monkeypatch.setattr("evidence_grid.actions.run_cell", lambda *arguments: new)
-    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
-    given = ["--cell", "tiny/ce/1", "--root", str(tmp_path), "--device", "cpu"]
-    assert evidence.main(given) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [
-        "device: none such stored, another new",
-        "the data differ, stored and new: frequency: [0.25, 0.75] and [0.5, 0.5]",
-    ]
-    assert lines[2].split() == ["stored", "new", "difference"]
-    assert lines[3].split() == ["val,", "plain:", "mIoU", "50.00", "52.50", "+2.50"]
-    assert lines[9].split() == ["val,", "folded:", "sky", "–", "–", "–"]
-    assert store.read(cell) == old
-    assert evidence.main([*given, "--store"]) == 0
-    assert store.read(cell) == new
-    assert list((root.runs / "tiny/ce").iterdir()) == []
-
-
-def test_an_interrupted_repetition_does_not_claim_a_saved_state(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*arguments: Any) -> None:
-        raise TrainingInterruptedError("the state is saved")
-
-    root = checkout(tmp_path)
-    monkeypatch.setattr("evidence_grid.actions.run_cell", stopped)
-    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
-    given = ["--cell", "tiny/ce/1", "--root", str(tmp_path), "--device", "cpu"]
-    assert evidence.main(given) == 1
-    assert capsys.readouterr().err == "evidence: stopped by a signal; nothing is kept of a repeated cell\n"
-    assert list((root.runs / "tiny/ce").iterdir()) == []
-    assert evidence.main([*given, "--keep-runs"]) == 1
-    assert capsys.readouterr().err == "evidence: the state is saved\n"
-
-
-def test_a_folder_that_cannot_be_gone_on_with_is_named(tmp_path: Path) -> None:
-    job = job_of(plan_of(checkout(tmp_path)).cell("tiny/ce/0"), device="cpu")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "letter.txt").write_text("not a run's")
-    with pytest.raises(RunError, match=rf"{folder} cannot be gone on with .*; remove it to start anew"):
-        run_cell(job, folder, Silent())
-
-
-def test_a_cell_is_repeated_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkout(tmp_path, recipe=RECIPE | {"train": RECIPE["train"] | {"steps": 1}})
-    threads = str(torch.get_num_threads())
-    given = ["--cell", "tiny/ce/0", "--root", str(tmp_path), "--device", "cpu", "--threads", threads]
-    assert evidence.main(given) == 0
-    assert "nothing is stored of this cell" in capsys.readouterr().out
-
-
 def test_no_cell_is_started_that_would_not_fit(tmp_path: Path) -> None:
     plan = plan_of(checkout(tmp_path))
     first, second, third, *_ = plan.cells(plan.grid("tiny"))
@@ -246,15 +178,18 @@ def test_no_cell_is_started_that_would_not_fit(tmp_path: Path) -> None:
     assert first_that_fits([], remaining_s=100) is None
 
 
-def test_a_budget_too_small_for_any_cell_starts_none(tmp_path: Path) -> None:
+def test_a_budget_too_small_for_any_cell_begins_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = checkout(tmp_path)
     plan, store, said = plan_of(root), Store(root.results), []
     cells = plan.cells(plan.grid("tiny"))
     store.write(cells[0], stored(cells[0], head(0.5, 0.4, 0.6, 0.4), wall_s=90) | {"device": device_name("cpu")})
+    pretend(tmp_path, monkeypatch, f"exit {worker.STOPPED}")
     resources = Resources(runs=tmp_path / "runs", minutes=1, device="cpu")
     assert Fill(root, plan, cells, resources, say=said.append).run() == 0
-    assert said == ["0 cells done, 0 failed, 0 stopped, 5 not started; the same command goes on"]
-    assert not (tmp_path / "runs").exists()
+    assert said == [
+        f"stopped: {DROPCLASS}",
+        "0 cells done, 0 failed, 1 stopped, 4 not started; the same command goes on",
+    ]
 
 
 def test_the_list_says_what_is_there_and_what_is_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,39 +202,6 @@ def test_the_list_says_what_is_there_and_what_is_stale(tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "tiny (all): 1 of 6 cells are there, 4 missing, 1 stale" in out
     assert "  stale: tiny/ce/1 (" in out
-
-
-def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkout(tmp_path)
-    assert evidence.main(["big", "--root", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "evidence: there is no grid 'big'; expected one of tiny\n"
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["--store"], "--store needs --cell"),
-        (["tiny", "--check"], "--check needs --report"),
-        (["--report", "--minutes", "3"], "--minutes needs a grid"),
-        (["--report", "--device", "cpu"], "--device needs a grid or --cell"),
-        (["tiny", "--report"], "exclude one another"),
-        (["tiny", "--minutes", "0"], "0 is not above 0"),
-        (["tiny", "--jobs", "0"], "0 is not 1 or more"),
-    ],
-)
-def test_options_that_would_be_ignored_are_refused(
-    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        evidence.main(given)
-    assert message in capsys.readouterr().err
-
-
-def test_the_stored_command_says_which_data_it_needs_and_not_where_they_are(tmp_path: Path) -> None:
-    job = job_of(plan_of(checkout(tmp_path, changed(data="camvid:mine"))).cell("tiny/ce/0"))
-    assert command_of(job, job.recipe()) == "python benchmarks/evidence.py --cell tiny/ce/0 --data tiny=camvid:PATH"
-    job = job_of(plan_of(checkout(tmp_path)).cell("tiny/ce/0"))
-    assert command_of(job, job.recipe()) == "python benchmarks/evidence.py --cell tiny/ce/0"
 
 
 def test_correlation_by_hand() -> None:
