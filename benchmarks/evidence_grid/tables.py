@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from evidence_grid import makers
 from evidence_grid.cell import COMMAND
 from evidence_grid.figures import BySeed, Difference, Mean, mean_over_seeds, paired_difference
 from evidence_grid.part_cells import FOLDED, PLAIN, ClassRow, PartCells
@@ -31,12 +32,14 @@ def headline_table(part: PartCells) -> str:
     split, baseline = part.grid.splits[0], part.grid.baselines[0]
     columns = _columns(part, split)[:2]
     settings = part.grid.headline or part.settings[:HEADLINE_ROWS]
-    titles = ["setting", *(title for title, _ in columns), *(f"Δ {title} to {baseline}" for title, _ in columns)]
+    titles = ["setting", "seeds", *(title for title, _ in columns)]
+    titles += [f"Δ {title} to {baseline}" for title, _ in columns]
     rows = [
         [
             setting,
+            _seeds(part, setting, PLAIN, columns),
             *(_mean(mean_over_seeds(figure(setting, PLAIN))) for _, figure in columns),
-            *(_difference(_paired(figure, setting, PLAIN, baseline)) for _, figure in columns),
+            *(_difference(_paired(figure, setting, PLAIN, baseline), part.planned) for _, figure in columns),
         ]
         for setting in settings
         if setting in part.settings
@@ -76,13 +79,17 @@ def _main_of_split(part: PartCells, split: str) -> str:
 
 
 def _main_row(part: PartCells, setting: str, head: str, columns: Sequence[Column]) -> list[str]:
-    count = len(columns[0][1](setting, head))
-    row = [setting, head, str(count) if count == part.planned else f"{count} of {part.planned}"]
+    row = [setting, head, _seeds(part, setting, head, columns)]
     row += [_mean(mean_over_seeds(figure(setting, head))) for _, figure in columns]
     for baseline in part.grid.baselines:
         differences = [_paired(figure, setting, head, baseline) for _, figure in columns]
-        row += [_difference(one) + _relative(one) for one in differences]
+        row += [_difference(one, part.planned) + _relative(one) for one in differences]
     return row
+
+
+def _seeds(part: PartCells, setting: str, head: str, columns: Sequence[Column]) -> str:
+    count = len(columns[0][1](setting, head))
+    return str(count) if count == part.planned else f"{count} of {part.planned}"
 
 
 def _classes_of_split(part: PartCells, split: str) -> str:
@@ -134,6 +141,9 @@ def _caption(part: PartCells, split: str | None, how: str) -> str:
     sentences = [f"**{where}**, {part.seeds}; {how}."]
     if part.grid.reduced is not None:
         sentences.append(part.grid.reduced)
+    made = makers.sentence(part.stored)
+    if made is not None:
+        sentences.append(made)
     if part.missing:
         cells = len(part.stored) + part.missing
         sentences.append(f"Not complete: {part.missing} of {cells} cells are missing (`{COMMAND} {part.grid.name}`).")
@@ -148,13 +158,18 @@ def _mean(value: Mean | None) -> str:
     return f"{100 * value.mean:.2f}" + ("" if value.std is None else f" ± {100 * value.std:.2f}")
 
 
-def _difference(value: Difference | None) -> str:
+def _difference(value: Difference | None, planned: int) -> str:
+    """With the number of pairs where it is below that of the seeds planned, and so wherever it is below the row's own."""
     if value is None:
         return NONE
     if value.low is None or value.high is None:
-        return f"{100 * value.mean:+.2f} [{NONE}]"
-    shown = f"{100 * value.mean:+.2f} [{100 * value.low:+.2f}, {100 * value.high:+.2f}]"
-    return f"**{shown}**" if value.excludes_zero else shown
+        shown = f"{100 * value.mean:+.2f} [{NONE}]"
+    else:
+        shown = f"{100 * value.mean:+.2f} [{100 * value.low:+.2f}, {100 * value.high:+.2f}]"
+    shown = f"**{shown}**" if value.excludes_zero else shown
+    if value.seeds < planned:
+        shown += f" ({value.seeds} {'pair' if value.seeds == 1 else 'pairs'})"
+    return shown
 
 
 def _relative(value: Difference | None) -> str:

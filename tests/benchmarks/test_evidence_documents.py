@@ -43,7 +43,7 @@ def test_documents_are_filled_once_and_for_all(root: Root, capsys: pytest.Captur
     texts = [path.read_text(encoding="utf-8") for path in root.documents]
     assert "| ce | plain | 3 | 52.00 ± 2.00 |" in texts[0]
     assert "](evidence_tiny.png)" in texts[0]
-    assert "| ce | 52.00 ± 2.00 |" in texts[1]
+    assert "| ce | 3 | 52.00 ± 2.00 |" in texts[1]
     assert all("old words" not in text and text.endswith("\ntail\n") for text in texts)
     picture = root.picture("tiny").read_bytes()
     assert len(picture) < 150_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def test_the_main_table(tmp_path: Path) -> None:
 def test_an_incomplete_table_says_so(tmp_path: Path) -> None:
     text = tables.main_table(part(tmp_path, missing=True))
     assert "Not complete: 2 of 6 cells are missing (`python benchmarks/evidence.py tiny`)." in text
-    assert "| dropclass λ1 α10 | plain | 1 of 3 | 52.00 | 40.00 | +2.00 [–]<br>+4.0 % | +0.00 [–]<br>+0.0 % |" in text
+    assert (
+        "| dropclass λ1 α10 | plain | 1 of 3 | 52.00 | 40.00 "
+        "| +2.00 [–] (1 pair)<br>+4.0 % | +0.00 [–] (1 pair)<br>+0.0 % |"
+    ) in text
 
 
 def test_every_baseline_has_its_columns(tmp_path: Path) -> None:
@@ -83,11 +87,41 @@ def test_the_correlation_table(tmp_path: Path) -> None:
 def test_the_headline(tmp_path: Path) -> None:
     table = tables.headline_table(part(tmp_path)).splitlines()[2:]
     assert table == [
-        "| setting | mIoU | rare mIoU | Δ mIoU to ce | Δ rare mIoU to ce |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        "| ce | 52.00 ± 2.00 | 40.00 ± 0.00 | – | – |",
-        "| dropclass λ1 α10 | 55.00 ± 3.00 | 40.00 ± 0.00 | **+3.00 [+0.52, +5.48]** | +0.00 [+0.00, +0.00] |",
+        "| setting | seeds | mIoU | rare mIoU | Δ mIoU to ce | Δ rare mIoU to ce |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| ce | 3 | 52.00 ± 2.00 | 40.00 ± 0.00 | – | – |",
+        "| dropclass λ1 α10 | 3 | 55.00 ± 3.00 | 40.00 ± 0.00 | **+3.00 [+0.52, +5.48]** | +0.00 [+0.00, +0.00] |",
     ]
+
+
+def test_a_baseline_with_fewer_seeds_leaves_fewer_pairs(tmp_path: Path) -> None:
+    whole = part(tmp_path)
+    some = replace(whole, stored=tuple(cell for cell in whole.stored if (cell["setting"], cell["seed"]) != ("ce", 2)))
+    text = tables.headline_table(some)
+    assert "| ce | 2 of 3 | 51.00 ± 1.41 | 40.00 ± 0.00 | – | – |" in text
+    assert "| dropclass λ1 α10 | 3 | 55.00 ± 3.00 | 40.00 ± 0.00 | +2.50 [-3.85, +8.85] (2 pairs) |" in text
+
+
+def test_cells_of_different_making_are_said_to_be(tmp_path: Path) -> None:
+    whole = part(tmp_path)
+    assert "Made by" not in tables.main_table(whole)
+    first, second, third, *others = whole.stored
+    made = {key: first[key] for key in ("code", "versions", "device", "threads")}
+    unknown = dict.fromkeys(made)
+    second = second | {"parts": [unknown, made | {"code": {"commit": "a", "dirty": False}}, made]}
+    mixed = replace(whole, stored=(first, second, third, *others))
+    for table in (tables.main_table, tables.headline_table, tables.classes_table, tables.correlation_table):
+        assert "Made by 2 commits of the code on 1 kind of device. " in table(mixed).splitlines()[0] + " "
+    third = third | {
+        "code": {"commit": "a", "dirty": True},
+        "device": "a GPU",
+        "threads": 2,
+        "versions": {"torch": "3"},
+    }
+    assert (
+        "Made by 3 commits of the code (with changes not committed) on 2 kinds of device, with 2 versions of torch, "
+        "with 1 or 2 threads."
+    ) in tables.main_table(replace(whole, stored=(first, second, third, *others)))
 
 
 def test_every_split_has_a_table(tmp_path: Path) -> None:
