@@ -166,6 +166,18 @@ def test_the_log_of_bad_data_ends_with_one_line(
     assert "nowhere" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_cell_that_was_stored_meanwhile_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, said = checkout(tmp_path, changed(seeds=[0])), []
+    plan = plan_of(root)
+    cells = plan.cells(plan.grid("tiny"))
+    for cell in cells:
+        Store(tmp_path / "made").write(cell, stored(cell, head(0.5, 0.4, 0.6, 0.4)))
+    pretend(tmp_path, monkeypatch, f"cp -r {tmp_path}/made/tiny {root.results}")
+    assert Fill(root, plan, cells, Resources(runs=tmp_path / "runs", device="cpu"), say=said.append).run() == 0
+    assert said[-1] == "1 cell done, 0 failed, 0 stopped, 0 not started"
+    assert [path.name for path in (tmp_path / "runs/tiny").iterdir()] == ["ce"]
+
+
 def test_no_cell_is_started_that_would_not_fit(tmp_path: Path) -> None:
     plan = plan_of(checkout(tmp_path))
     first, second, third, *_ = plan.cells(plan.grid("tiny"))
