@@ -45,7 +45,8 @@ def band(part: PartCells, setting: str, key: str) -> Band:
 
 
 def drawn(parts: Sequence[PartCells]) -> list[dict[str, Any]]:
-    """What the picture shows, as JSON values."""
+    """What the picture shows, as JSON values: the settings with all of their seeds, or whatever is there before any has."""
+    parts = [part.only(part.complete or part.settings) for part in parts]
     return [
         {
             "title": f"{part.title}, {part.seeds}",
@@ -102,7 +103,7 @@ def _draw_part(subfigure: Any, part: dict[str, Any], looks: dict[str, int]) -> N
         for name, points in settings.items():
             _draw_band(axes, looks[name], name, points)
     handles, labels = panels[0].get_legend_handles_labels()
-    subfigure.legend(handles, labels, loc="outside right upper", frameon=False)
+    subfigure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=3.5)
 
 
 def _draw_band(axes: Any, index: int, name: str, points: Band) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dropclass_deploy.core.errors import UserError
@@ -60,6 +60,18 @@ class PartCells:
     def missing(self) -> int:
         """Cells that are not there."""
         return len(self.grid.parts[self.name].settings) * self.planned - len(self.stored)
+
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """Settings with a cell for every seed."""
+        return tuple(setting for setting in self.settings if len(self.cells(setting)) == self.planned)
+
+    def only(self, settings: Sequence[str]) -> PartCells:
+        """The part as if these were all of its settings."""
+        whole = self.grid.parts[self.name]
+        planned = tuple(setting for setting in whole.settings if setting in settings)
+        grid = replace(self.grid, parts={self.name: whole.model_copy(update={"settings": planned})})
+        return PartCells(grid, self.name, tuple(cell for cell in self.stored if cell["setting"] in planned))
 
     @property
     def title(self) -> str:

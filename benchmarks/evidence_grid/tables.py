@@ -30,8 +30,8 @@ def main_table(part: PartCells) -> str:
 def headline_table(part: PartCells) -> str:
     """The compact one: plain head, first split, differences to the first baseline."""
     split, baseline = part.grid.splits[0], part.grid.baselines[0]
-    columns = _columns(part, split)[:2]
-    settings = part.grid.headline or part.settings[:HEADLINE_ROWS]
+    part = part.only(part.grid.headline or part.settings[:HEADLINE_ROWS])
+    columns = _columns(part, split)
     titles = ["setting", "seeds", *(title for title, _ in columns)]
     titles += [f"Δ {title} to {baseline}" for title, _ in columns]
     rows = [
@@ -41,8 +41,7 @@ def headline_table(part: PartCells) -> str:
             *(_mean(mean_over_seeds(figure(setting, PLAIN))) for _, figure in columns),
             *(_difference(_paired(figure, setting, PLAIN, baseline), part.planned) for _, figure in columns),
         ]
-        for setting in settings
-        if setting in part.settings
+        for setting in part.settings
     ]
     how = (
         "plain head; mean ± standard deviation over the seeds in %, Δ in points with the 95 % t-interval of the paired "
