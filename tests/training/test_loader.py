@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.training.batches.augment import Augment, normalise, resize_pair
 from dropclass_deploy.training.batches.loader import StepBatches, collate, generator_for
+from dropclass_deploy.training.batches.photometry import change_colours
 from dropclass_deploy.training.recipe import Photometric
 
 STILL = Photometric(brightness=0, contrast=0, saturation=0, hue=0)
@@ -18,8 +21,14 @@ STILL = Photometric(brightness=0, contrast=0, saturation=0, hue=0)
 
 def augment(
     crop: tuple[int, int] | None, scale: tuple[float, float] = (1, 1), flip: float = 0, photometric: Photometric = STILL
-) -> Augment:
-    return Augment(crop, scale, flip, photometric, 255, (10.0, 20.0, 30.0))
+) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]:
+    made = Augment(crop, scale, flip, photometric, 255, (10.0, 20.0, 30.0))
+
+    def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        image, mask, change = made.geometry(image, mask, generator)
+        return change_colours(image, photometric, change), mask
+
+    return augmented
 
 
 def test_batches_from_a_later_step_are_the_tail_of_the_whole_run() -> None:

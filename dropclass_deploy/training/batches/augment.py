@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 from dropclass_deploy.training.batches.draws import draw
-from dropclass_deploy.training.batches.photometry import Change, change_colours, draw_change
+from dropclass_deploy.training.batches.photometry import Change, draw_change
 from dropclass_deploy.training.recipe import Photometric, TrainSection
 
 
@@ -45,8 +45,8 @@ class Augment:
         fill = (255 * mean[0], 255 * mean[1], 255 * mean[2])
         return cls(train.crop, train.scale, train.flip, train.photometric, ignore_index, fill)
 
-    def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augment one pair.
+    def geometry(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Change]:
+        """Augment one pair in all but its colours: their change is drawn, and made when other images are mixed in, or later.
 
         Args:
             image: uint8 (3, H, W).
@@ -54,13 +54,8 @@ class Augment:
             generator: source of every draw.
 
         Returns:
-            uint8 (3, h, w) and uint8 (h, w) with (h, w) = ``crop``, or (H, W) without one.
+            uint8 (3, h, w) and uint8 (h, w) with (h, w) = ``crop``, or (H, W) without one; and the change of colours.
         """
-        image, mask, change = self.geometry(image, mask, generator)
-        return change_colours(image, self.photometric, change), mask
-
-    def geometry(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Change]:
-        """All but the change of colours, which is drawn and handed over, to be made later."""
         if self.crop is not None:
             image, mask = self._scale_and_crop(image, mask, generator)
         if draw(generator, 0.0, 1.0) < self.flip:
