@@ -20,7 +20,8 @@ from dropclass_deploy.training.runs.checkpoint import checkpoint_folders
 from dropclass_deploy.training.runs.run import LOCK, METRICS, MODEL_JSON, RECIPE
 from evidence_grid import data_facts, parts, provenance
 from evidence_grid.job import Job
-from evidence_grid.plan import data_identity, digest
+from evidence_grid.plan import data_identity, with_data
+from evidence_grid.same_recipe import recipe_facts
 from evidence_grid.store import Stored, rounded
 
 COMMAND = "python benchmarks/evidence.py"
@@ -66,13 +67,15 @@ def run_cell(job: Job, folder: Path, reporter: Reporter) -> Stored:
 
 
 def _head(job: Job, recipe: Recipe) -> Stored:
+    identity = with_data(recipe, data_identity)
     return {
         "grid": job.grid,
         "setting": job.setting,
         "seed": job.seed,
         "overrides": job.overrides,
-        "recipe_sha256": digest(recipe),
-        "data": data_identity(recipe.data),
+        "recipe_sha256": identity.digest(),
+        **recipe_facts(identity),
+        "data": identity.data,
         "command": command_of(job, recipe),
         "steps": recipe.train.steps,
     }

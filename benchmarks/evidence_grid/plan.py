@@ -84,12 +84,13 @@ class Cell:
 
     def digest(self) -> str:
         """SHA-256 of the recipe, wherever the data lie."""
-        return self._digest
+        return self.identity.digest()
 
     @cached_property
-    def _digest(self) -> str:
+    def identity(self) -> Recipe:
+        """The recipe, wherever the data lie."""
         # Once a cell: its recipe file may change while a grid is being filled.
-        return digest(self.recipe())
+        return with_data(self.recipe(), data_identity)
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,6 @@ def data_identity(data: str) -> str:
     """What of FORMAT:PATH determines a result: the format; for data that are drawn, the options as well."""
     name, _, _ = data.partition(":")
     return data if name == "synthetic" else name
-
-
-def digest(recipe: Recipe) -> str:
-    """SHA-256 of a recipe, wherever its data lie."""
-    return with_data(recipe, data_identity).digest()
 
 
 def with_data(recipe: Recipe, change: Callable[[str], str]) -> Recipe:

@@ -15,6 +15,7 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import write_json
 from evidence_grid.job import Job
 from evidence_grid.plan import Cell
+from evidence_grid.same_recipe import is_same
 
 Stored = dict[str, Any]
 """A cell's JSON, see ``cell.run_cell``."""
@@ -119,7 +120,8 @@ class Store:
 
 def _fits(content: Stored, cell: Cell) -> bool:
     """Whether a stored cell is what the plan asks for now."""
-    return bool(content["recipe_sha256"] == cell.digest()) and {*cell.grid.splits} <= {*content["splits"]}
+    same = content["recipe_sha256"] == cell.digest() or is_same(content, cell.identity)
+    return same and {*cell.grid.splits} <= {*content["splits"]}
 
 
 def rounded(value: Any) -> Any:

@@ -99,7 +99,7 @@ def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
     # A complete run is evaluated, not trained, again.
     assert again["splits"] == unbroken["splits"]
     assert list(unbroken) == [
-        *("grid", "setting", "seed", "overrides", "recipe_sha256", "data", "command", "steps"),
+        *("grid", "setting", "seed", "overrides", "recipe_sha256", "recipe", "chosen", "data", "command", "steps"),
         *("code", "versions", "device", "threads", "wall_s", "wall_complete", "parts"),
         *("splits", "frequency", "correlation", "curve", "data_facts"),
     ]

@@ -11,6 +11,7 @@ from evidence_cells import PLAN, RECIPE, changed, checkout, head, plan_of, store
 from evidence_grid.plan import absolute, check_same_data, slug
 from evidence_grid.report import gather
 from evidence_grid.root import Root
+from evidence_grid.same_recipe import is_same, recipe_facts
 from evidence_grid.store import FRESH, MISSING, STALE, Store, rounded
 
 from dropclass_deploy.core.errors import RecipeError, UserError
@@ -187,6 +188,37 @@ def test_floats_are_rounded_and_nan_is_null() -> None:
         "c": "x",
         "d": True,
     }
+
+
+def test_a_stored_recipe_stands_while_only_defaults_came(tmp_path: Path) -> None:
+    recipe = plan_of(checkout(tmp_path)).cell("tiny/ce/0").identity
+    facts = recipe_facts(recipe)
+    assert is_same(facts, recipe)
+    assert not is_same({}, recipe)
+
+    def older(**without: bool) -> dict[str, Any]:
+        return {**facts, "recipe": {key: value for key, value in facts["recipe"].items() if key not in without}}
+
+    # A key that a later version added: at its default nothing has changed; at another value the run is another.
+    assert is_same(older(**{"method.plain_weight": True}), recipe)
+    full = recipe.model_copy(update={"method": recipe.method.model_copy(update={"plain_weight": "full"})})
+    assert not is_same(older(**{"method.plain_weight": True}), full)
+    assert not is_same(facts, full)
+    # A default that has changed since.
+    assert not is_same({**facts, "recipe": facts["recipe"] | {"train.flip": 0.25}}, recipe)
+    # A key that is gone: what had been left at its default stands, what had been chosen does not.
+    assert is_same({**facts, "recipe": facts["recipe"] | {"method.gone": 1}}, recipe)
+    assert not is_same({"recipe": facts["recipe"] | {"method.gone": 1}, "chosen": ["method.gone"]}, recipe)
+
+
+def test_the_packages_own_cells_and_documents_are_of_its_plan() -> None:
+    root = Root(Path(__file__).parents[2])
+    plan, store = plan_of(root), Store(root.results)
+    paths = {store.path(cell): cell for grid in plan.grids.values() for cell in plan.cells(grid)}
+    stored_files = set(root.results.glob("*/*/*.json"))
+    assert stored_files <= set(paths)
+    assert [str(path) for path in stored_files if store.state(paths[path]) != FRESH] == []
+    assert len(stored_files) >= 44
 
 
 def test_the_packages_own_plan_fits() -> None:

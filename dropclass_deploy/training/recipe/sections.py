@@ -212,9 +212,13 @@ class Recipe(Section):
         content = self.model_dump(mode="json", by_alias=True)
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
-    def digest(self) -> str:
-        """SHA-256 of what determines the result: equal digests, equal runs (devices and logging aside)."""
-        content = self.model_dump(mode="json", by_alias=True)
+    def determining(self, *, chosen_only: bool = False) -> dict[str, Any]:
+        """What determines the result, devices and logging left out; with ``chosen_only`` what differs from the defaults."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=chosen_only)
         for key in _NO_SAY:
-            del content["train"][key]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            content["train"].pop(key, None)
+        return content
+
+    def digest(self) -> str:
+        """SHA-256 of what determines the result: equal digests, equal runs."""
+        return hashlib.sha256(json.dumps(self.determining(), sort_keys=True).encode()).hexdigest()
