@@ -102,6 +102,17 @@ def test_listed_components_have_their_defaults_and_others_none() -> None:
     assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
+@pytest.mark.parametrize("components", ["[]", "[class_mix]"])
+@pytest.mark.parametrize("name", ["camvid", "synthetic", "wbc"])
+def test_the_packages_recipes_take_other_components(name: str, components: str) -> None:
+    path = Path(__file__).parents[2] / "recipes" / f"{name}.yaml"
+    recipe = load_recipe(path, [f"method.with={components}"])
+    assert list(recipe.method.components) == yaml.safe_load(components)
+    assert recipe.method.options.median_frequency is None
+    with pytest.raises(RecipeError, match="median_frequency has no say"):
+        load_recipe(path, [f"method.with={components}", "method.options.median_frequency.power=1"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -115,6 +115,15 @@ def _apply(content: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {key}: {part} holds {inner!r}", expected="a key inside a section")
         target = inner
     target[last] = value
+    if key.strip() == "method.with":
+        _leave_out_options(target, value)
+
+
+def _leave_out_options(method: dict[str, Any], components: Any) -> None:
+    """The recipe's options of what an override no longer lists go with it; those that a later override gives are checked."""
+    options = method.get("options")
+    if isinstance(options, dict) and isinstance(components, list):
+        method["options"] = {name: value for name, value in options.items() if name in components}
 
 
 def _hint(path: Path) -> str:
