@@ -104,7 +104,7 @@ class TrainingImages(TorchDataset[Batch]):
     def _sample(self, index: int, number: int) -> tuple[Tensor, Tensor, Changes]:
         image, mask, change = self._cut(index, generator_for(self.seed, 2, number))
         if self.mix is not None:
-            image, mask = self._mixed(image, mask, index, ClassMix.generator(self.seed, number))
+            image, mask = self._mixed(self.mix, image, mask, index, number)
         if self.defer_colours:
             return image, mask, (change,)
         return change_colours(image, self.augment.photometric, change), mask, ()
@@ -117,13 +117,14 @@ class TrainingImages(TorchDataset[Batch]):
             image, mask = resize_pair(image, mask, self.size)
         return self.augment.geometry(image, mask, generator)
 
-    def _mixed(self, image: Tensor, mask: Tensor, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        assert self.mix is not None
-        donor = self.mix.donor(index, len(self.dataset), generator)
+    def _mixed(self, mix: ClassMix, image: Tensor, mask: Tensor, index: int, number: int) -> tuple[Tensor, Tensor]:
+        """The pair with classes gone, where this sample is one that is mixed."""
+        generator = mix.generator(self.seed, number)
+        donor = mix.donor(index, len(self.dataset), generator)
         if donor is None:
             return image, mask
         other, other_mask, _ = self._cut(donor, generator)
-        return self.mix(image, mask, other, other_mask, generator)
+        return mix(image, mask, other, other_mask, generator)
 
 
 def training_loader(
