@@ -3,7 +3,7 @@
     python benchmarks/evidence.py                                   what there is, and what is missing
     python benchmarks/evidence.py synthetic --minutes 60 --jobs 2   fill what is missing; the same command goes on
     python benchmarks/evidence.py camvid_small --data camvid_small=camvid:PATH --settings ce ce+block --seeds 0 1
-    python benchmarks/evidence.py --cell synthetic/ce/0             repeat a cell and compare it with what is stored
+    python benchmarks/evidence.py --cell synthetic/ce/10            repeat a cell and compare it with what is stored
     python benchmarks/evidence.py --report                          tables and curves from what is stored
 
 Grids and settings: benchmarks/evidence.yaml. Stored cells: benchmarks/results/evidence/. Tables: docs/evidence.md.

@@ -137,7 +137,7 @@ class Plan:
         grid, _, rest = key.partition("/")
         setting, _, seed = rest.rpartition("/")
         if not (setting and seed.isdecimal()):
-            raise UserError(f"the cell {key!r}", expected="GRID/SETTING/SEED, for example synthetic/ce/0")
+            raise UserError(f"the cell {key!r}", expected="GRID/SETTING/SEED, for example synthetic/ce/10")
         return self.cells(self.grid(grid), [setting], [int(seed)])[0]
 
     def _all(self, grid: Grid) -> Iterator[Cell]:
