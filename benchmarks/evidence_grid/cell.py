@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from dropclass_deploy.core.errors import ModelError, RecipeError, RunError, UserError
-from dropclass_deploy.core.metrics import scores_json
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data import Dataset
-from dropclass_deploy.training import LoadedRun, Recipe, evaluate_network, load_recipe, load_run, train
+from dropclass_deploy.training import LoadedRun, Recipe, evaluate_heads, load_recipe, load_run, train
 from dropclass_deploy.training.dropclass import find_classifier
 from dropclass_deploy.training.methods import probe_example
 from dropclass_deploy.training.records.journal import read_journal
@@ -123,18 +122,9 @@ def _heads(run: LoadedRun, dataset: Dataset, reporter: Reporter) -> dict[str, An
     """Figures by deploy head; those of the validation split stand in the run already."""
     if run.evaluation is not None and dataset.split == run.recipe.splits.val:
         return {head: _figures(content) for head, content in run.evaluation["heads"].items()}
-    run.classes.check_same(dataset.classes, f"the run {run.path}", dataset.spec)
     target = provenance.torch_device(run.recipe.train.device)
-    heads = {}
-    for head, network in {"plain": run.model, "folded": run.folded}.items():
-        if network is None:
-            continue
-        with reporter.phase(f"evaluating the {head} head on {dataset.split}") as advance:
-            result = evaluate_network(
-                network.to(target), dataset, run.preprocess, device=target, rare=run.classes.rare, advance=advance
-            )
-        heads[head] = _figures(scores_json(result, run.classes))
-    return heads
+    scores = evaluate_heads(run, dataset, reporter, device=target, where=f" on {dataset.split}")
+    return {head: _figures(content) for head, content in scores.items()}
 
 
 def _figures(scores: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.cli.verify import print_parity
 from dropclass_deploy.core.errors import GateRefusedError, UserError
 from dropclass_deploy.core.files import refuse_existing, write_json
-from dropclass_deploy.core.metrics import scores_json
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import colour_mask, write_png
@@ -67,17 +66,10 @@ def demo(
 
 def _evaluate_unbiased(run: Path, data: str, reporter: Reporter) -> None:
     """Add the scores on the split whose planted link is broken to ``evaluation.json``."""
-    from dropclass_deploy.training import evaluate_network, load_run
+    from dropclass_deploy.training import evaluate_heads, load_run
 
     loaded, dataset = load_run(run), open_dataset(data, "unbiased")
-    heads = {}
-    for name, network in (("plain", loaded.model), ("folded", loaded.folded)):
-        if network is not None:
-            with reporter.phase(f"evaluating the {name} head on unbiased") as advance:
-                result = evaluate_network(
-                    network, dataset, loaded.preprocess, rare=loaded.classes.rare, advance=advance
-                )
-            heads[name] = scores_json(result, loaded.classes)
+    heads = evaluate_heads(loaded, dataset, reporter, where=" on unbiased")
     evaluation = {**(loaded.evaluation or {}), "extra": [{"split": "unbiased", "images": len(dataset), "heads": heads}]}
     write_json(run / "evaluation.json", evaluation)
 

@@ -76,15 +76,6 @@ def _artifact_scores(
 
 def _run_scores(path: Path, weights: str, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     with torch_room("train"):
-        from dropclass_deploy.training import evaluate_network, load_run
+        from dropclass_deploy.training import evaluate_heads, load_run
 
-    run = load_run(path, weights=weights)
-    run.classes.check_same(dataset.classes, f"the run {path}", dataset.spec)
-    run.preprocess.check_value_range(dataset.value_range, f"the run {path}", dataset.spec)
-    networks = {"plain": run.model} | ({"folded": run.folded} if run.folded is not None else {})
-    heads = {}
-    for head, network in networks.items():
-        with reporter.phase(f"evaluating the {head} head") as advance:
-            result = evaluate_network(network, dataset, run.preprocess, rare=run.classes.rare, advance=advance)
-        heads[head] = scores_json(result, run.classes)
-    return heads
+    return evaluate_heads(load_run(path, weights=weights), dataset, reporter)
