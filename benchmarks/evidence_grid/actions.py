@@ -106,6 +106,9 @@ def repeat(root: Root, key: str, asked: Asked, *, store: bool) -> int:
     """Run a cell in a new folder and print its figures beside those stored."""
     plan, cells = load_plan(root.plan, root.folder), Store(root.results)
     cell = plan.cell(key)
+    if cell.retired is not None:
+        remedy = f"git checkout {cell.retired}, then the same command"
+        raise UserError(f"the options of {cell.setting!r} are gone: they did not pay", remedy=remedy)
     data, stored = asked.data_of(plan, cell.grid), cells.read(cell)
     # As many as then: with another number, sums are rounded in another order.
     torch.set_num_threads(asked.threads or (1 if stored is None else stored["threads"]))

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from dropclass_deploy.core.errors import RunError, UserError
+from dropclass_deploy.data import Dataset
+from dropclass_deploy.training import Recipe
 from dropclass_deploy.training.runs.lock import FolderLock
 from evidence_grid.data_facts import of_splits, open_splits, refuse_mixed, refuse_others
 from evidence_grid.job import Job
@@ -46,13 +48,23 @@ def check_data(grid: Grid, jobs: Sequence[Job]) -> None:
     recipes = [(recipe.data, recipe.splits, recipe) for recipe in (job.recipe() for job in jobs)]
     distinct = {(data, splits.train, splits.val): recipe for data, splits, recipe in recipes}
     for recipe in distinct.values():
-        for dataset in open_splits(recipe, grid.splits).values():
+        for dataset in _opened(grid, recipe).values():
             names = dataset.classes.names
             if grid.watch is not None and grid.watch not in names:
                 raise UserError(
                     f"the grid {grid.name}: there is no class {grid.watch!r} to watch",
                     expected=f"one of {', '.join(names)}",
                 )
+
+
+def _opened(grid: Grid, recipe: Recipe) -> dict[str, Dataset]:
+    form, _, path = recipe.data.partition(":")
+    if form != "synthetic" and path and not Path(path).exists():
+        raise UserError(
+            f"the data of the grid {grid.name}: {path} does not exist",
+            remedy=f"say where they lie: --data {grid.name}={form}:PATH",
+        )
+    return open_splits(recipe, grid.splits)
 
 
 def check_stored(plan: Plan, grid: Grid, job: Job, store: Store) -> None:

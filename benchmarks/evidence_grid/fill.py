@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.training.loop.stop_signals import StopSignals
-from evidence_grid import provenance, worker
-from evidence_grid.budget import Resources, counted, expected_s, first_that_fits
-from evidence_grid.cell import share_left
+from evidence_grid import worker
+from evidence_grid.budget import Resources, counted, first_that_fits
 from evidence_grid.checks import alone, check_data, check_stored
 from evidence_grid.child import Child, end, start
 from evidence_grid.job import Job, job_of
-from evidence_grid.parts import Made
+from evidence_grid.outlook import Outlook
 from evidence_grid.plan import Cell, Plan
 from evidence_grid.root import Root
 from evidence_grid.store import FRESH, Store
@@ -55,9 +54,8 @@ class Fill:
     say: Callable[[str], object] = print
     clock: Callable[[], float] = time.monotonic
     _running: list[Child] = field(default_factory=list, init=False)
-    _walls: list[float] = field(default_factory=list, init=False)
     _jobs: dict[str, Job] = field(default_factory=dict, init=False)
-    _left: dict[str, float] = field(default_factory=dict, init=False)
+    _outlook: Outlook = field(init=False)
     _tally: _Tally = field(default_factory=_Tally, init=False)
 
     def run(self) -> int:
@@ -77,7 +75,7 @@ class Fill:
 
     def _run(self) -> int:
         store = Store(self.root.results)
-        waiting = [cell for cell in self.cells if store.state(cell) != FRESH]
+        waiting = [cell for cell in self.cells if cell.retired is None and store.state(cell) != FRESH]
         if not waiting:
             self.say("nothing to do: all cells are there")
             return 0
@@ -85,9 +83,8 @@ class Fill:
         self._jobs = {cell.key: job_of(cell, self.resources.data, self.resources.device) for cell in waiting}
         check_data(grid, list(self._jobs.values()))
         check_stored(self.plan, grid, self._jobs[waiting[0].key], store)
-        self._walls = self._known_walls(store)
-        made = provenance.made(self.resources.device)
-        self._left = {cell.key: self._share_left(cell, made) for cell in waiting}
+        self._outlook = Outlook(self.plan, tuple(waiting), self.resources)
+        self._outlook.begin(self._jobs, store)
         minutes = self.resources.minutes
         deadline = float("inf") if minutes is None else self.clock() + 60 * minutes
         try:
@@ -121,24 +118,11 @@ class Fill:
 
     def _next(self, waiting: Sequence[Cell], remaining_s: float) -> int | None:
         """Position of the cell to start now, or None."""
-        index = first_that_fits([(cell, self._expected_s(cell)) for cell in waiting], remaining_s)
+        index = first_that_fits([(cell, self._outlook.expected_s(cell)) for cell in waiting], remaining_s)
         if index is None and waiting and not self._tally.started:
             # In a budget smaller than any cell one must begin, or no number of fills would end: its state is saved.
             return 0
         return index
-
-    def _expected_s(self, cell: Cell) -> float | None:
-        return expected_s(self._walls, self._left[cell.key])
-
-    def _share_left(self, cell: Cell, made: Made) -> float:
-        return share_left(self.resources.folder(cell), self._jobs[cell.key].recipe(), made)
-
-    def _known_walls(self, store: Store) -> list[float]:
-        """Seconds of the stored cells of the grid, on this device."""
-        device = provenance.device_name(self.resources.device)
-        cells = self.plan.cells(self.cells[0].grid)
-        whole = [stored for stored in store.fresh(cells) if stored.get("wall_complete") is not False]
-        return [stored["wall_s"] for stored in whole if stored["device"] == device]
 
     def _start(self, cell: Cell) -> None:
         resources, folder = self.resources, self.resources.folder(cell)
@@ -151,7 +135,7 @@ class Fill:
             keep_run=resources.keep_runs,
         )
         log = folder.with_name(f"{folder.name}.log")
-        self._running.append(Child(cell, start(task, log), log, self._expected_s(cell), self.clock()))
+        self._running.append(Child(cell, start(task, log), log, self._outlook.expected_s(cell), self.clock()))
         self._tally.started += 1
 
     def _terminate(self) -> None:
@@ -181,26 +165,13 @@ class Fill:
         stored = store.read(cell)
         if stored is None:
             return
-        self._walls = self._known_walls(store)
+        self._outlook.learn(store)
         # As stored: the plan may have other splits by now.
         split = next(iter(stored["splits"]))
         figures = stored["splits"][split]["plain"]
         line = f"{cell.key}: {split} mIoU {percent(figures['miou'], 2)}, rare mIoU {percent(figures['rare_miou'], 2)}"
-        self.say(f"{line}, {stored['wall_s']:.0f} s; {self._outlook(waiting)}")
-
-    def _outlook(self, waiting: Sequence[Cell]) -> str:
-        now = self.clock()
-        times = [self._expected_s(cell) for cell in waiting]
-        # Of a running one, what was expected when it began: its checkpoints are too far apart to tell.
-        times += [
-            None if one.expected_s is None else max(0.0, one.expected_s - now + one.began) for one in self._running
-        ]
-        if not times:
-            return "no cell left"
-        known = [value for value in times if value is not None]
-        minutes = sum(known) / self.resources.jobs / 60
-        left = f"{counted(len(times))} left"
-        return left + (f", about {minutes:.1f} minutes" if len(known) == len(times) else "")
+        left = self._outlook.line(waiting, self._running, self.clock())
+        self.say(f"{line}, {stored['wall_s']:.0f} s; {left}")
 
     def _say_the_end(self, left: int) -> None:
         tally = self._tally

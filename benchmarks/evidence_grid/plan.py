@@ -35,6 +35,7 @@ class Grid:
         reduced: a sentence above every table, or None.
         data: in place of the recipe's, or None.
         overrides: of the recipe, for all settings.
+        retired: settings whose options are gone, and the last commit that has them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Grid:
     reduced: str | None
     data: str | None
     overrides: Overrides
+    retired: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Cell:
     setting: str
     seed: int
     setting_overrides: Overrides
+
+    @property
+    def retired(self) -> str | None:
+        """The last commit that can train it, when its setting's options are gone."""
+        return self.grid.retired.get(self.setting)
 
     @property
     def key(self) -> str:
@@ -76,10 +83,13 @@ class Cell:
         Raises:
             RecipeError: for an override that does not fit.
         """
+        given = {"train.device": device} if device else {}
+        return self._recipe({**self.overrides, **given}, data)
+
+    def _recipe(self, overrides: Overrides, data: str | None = None) -> Recipe:
         data = data or self.grid.data
         given = {"data": data} if data else {}
-        given |= {"train.device": device} if device else {}
-        lines = [f"{key}={_as_yaml(value)}" for key, value in {**self.overrides, **given}.items()]
+        lines = [f"{key}={_as_yaml(value)}" for key, value in {**overrides, **given}.items()]
         return with_data(load_recipe(self.grid.recipe, lines), lambda data: absolute(data, self.grid.root))
 
     def digest(self) -> str:
@@ -91,6 +101,11 @@ class Cell:
         """The recipe, wherever the data lie."""
         # Once a cell: its recipe file may change while a grid is being filled.
         return with_data(self.recipe(), data_identity)
+
+    @cached_property
+    def others_identity(self) -> Recipe:
+        """The recipe without what the setting changes: all that is left of a retired one."""
+        return with_data(self._recipe({**self.grid.overrides, "train.seed": self.seed}), data_identity)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ came later is at its default, and no key that it had chosen is gone.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from dropclass_deploy.training import Recipe
@@ -27,6 +28,21 @@ def is_same(stored: dict[str, Any], recipe: Recipe) -> bool:
     came = [key for key in now["chosen"] if not _has(known, key)]
     gone = [key for key in stored["chosen"] if not _has(today, key)]
     return kept and not came and not gone
+
+
+def still_stands(stored: dict[str, Any], others: Recipe, changed: Collection[str]) -> bool:
+    """Whether nothing but what a retired setting changes differs between its cell and the plan of today.
+
+    Args:
+        stored: the cell, or anything else that has ``recipe_facts``.
+        others: the plan's recipe without the setting.
+        changed: dotted keys that the setting gives values to.
+    """
+    known = stored.get("recipe", {})
+    today = _flat(others.determining())
+    return all(
+        known[key] == value for key, value in today.items() if key in known and not key.startswith(tuple(changed))
+    )
 
 
 def _has(flat: dict[str, Any], key: str) -> bool:

@@ -15,7 +15,7 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.files import write_json
 from evidence_grid.job import Job
 from evidence_grid.plan import Cell
-from evidence_grid.same_recipe import is_same
+from evidence_grid.same_recipe import is_same, still_stands
 
 Stored = dict[str, Any]
 """A cell's JSON, see ``cell.run_cell``."""
@@ -120,7 +120,11 @@ class Store:
 
 def _fits(content: Stored, cell: Cell) -> bool:
     """Whether a stored cell is what the plan asks for now."""
-    same = content["recipe_sha256"] == cell.digest() or is_same(content, cell.identity)
+    if cell.retired is not None:
+        same = content.get("overrides") == cell.overrides
+        same = same and still_stands(content, cell.others_identity, cell.setting_overrides)
+    else:
+        same = content["recipe_sha256"] == cell.digest() or is_same(content, cell.identity)
     return same and {*cell.grid.splits} <= {*content["splits"]}
 
 

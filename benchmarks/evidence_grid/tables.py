@@ -140,6 +140,9 @@ def _caption(part: PartCells, split: str | None, how: str) -> str:
     sentences = [f"**{where}**, {part.seeds}; {how}."]
     if part.grid.reduced is not None:
         sentences.append(part.grid.reduced)
+    if retired := {setting: part.grid.retired[setting] for setting in part.settings if setting in part.grid.retired}:
+        gone = ", ".join(f"{setting} ({commit[:7]})" for setting, commit in retired.items())
+        sentences.append(f"Options that did not pay and are gone, with the last commit that has them: {gone}.")
     made = makers.sentence(part.stored)
     if made is not None:
         sentences.append(made)

@@ -70,7 +70,7 @@ def test_resources_that_are_not_there(
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        ({"data": "camvid:nowhere"}, "nowhere"),
+        ({"data": "camvid:nowhere"}, "nowhere does not exist; say where they lie: --data tiny=camvid:PATH"),
         ({"evaluate": [{"split": "val"}, {"split": "dawn"}]}, "'dawn'"),
         ({"watch": "dragon"}, "the grid tiny: there is no class 'dragon' to watch; expected one of "),
     ],

@@ -224,5 +224,5 @@ def test_the_packages_own_cells_and_documents_are_of_its_plan() -> None:
 def test_the_packages_own_plan_fits() -> None:
     root = Root(Path(__file__).parents[2])
     plan = plan_of(root)
-    digests = [cell.digest() for grid in plan.grids.values() for cell in plan.cells(grid)]
+    digests = [cell.digest() for grid in plan.grids.values() for cell in plan.cells(grid) if cell.retired is None]
     assert len(set(digests)) == len(digests)
