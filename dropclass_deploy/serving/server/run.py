@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import sys
@@ -126,7 +127,8 @@ def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
         )[0]
         listener = socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no such address"
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number is not None and number > 0 else "no such address"
         raise UserError(
             f"cannot listen on {where} ({reason})",
             expected="an address of this machine and a free port",
