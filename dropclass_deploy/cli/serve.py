@@ -52,7 +52,7 @@ def serve(
         print_table("settings of dropclass serve (--set NAME=VALUE)", ["name", "default", "why"], described())
         return
     if not artifacts:
-        raise UserError("no artifact was named", expected="ARTIFACT...", remedy="dropclass serve ARTIFACT")
+        raise UserError("no artifact was named", expected="at least one", remedy="dropclass serve ARTIFACT")
     named = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key}
     settings = settings_from(pairs or [], named, api_key_file)
     models = [

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -116,10 +116,8 @@ def test_headers_that_trickle_in_are_cut_off_while_others_are_served(server: Ser
     assert server.get("/v1/segment", png())[0] == 200
     for connection in slow:
         # Closed, not answered; a byte that crossed the close makes it a reset.
-        try:
+        with suppress(ConnectionResetError):
             assert connection.recv(100) == b""
-        except ConnectionResetError:
-            pass
         connection.close()
     assert time.monotonic() - began < 5
 
@@ -144,7 +142,8 @@ def test_clients_that_leave_do_not_matter(server: Server) -> None:
         for _ in range(5):
             with server.raw() as rude:
                 rude.sendall(sent)
-    assert server.get("/v1/segment", png())[0] == 200
+    # Their images may still be on their way out of the queue.
+    until(lambda: server.get("/v1/segment", png())[0] == 200)
     assert server.process.poll() is None
     assert "Traceback" not in server.errors
 
@@ -224,7 +223,7 @@ def test_mistakes_are_one_line_and_exit_code_two(tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("none")
     pem = ["--tls-cert", tmp_path / "no.pem", "--tls-key", tmp_path / "no.pem"]
     cases: list[tuple[Sequence[object], str]] = [
-        ([], "no artifact was named; expected ARTIFACT..."),
+        ([], "no artifact was named; expected at least one; dropclass serve ARTIFACT"),
         ([tmp_path / "none"], "none"),
         ([artifact, artifact], "the models to serve are tiny, tiny"),
         ([artifact, "--host", "203.0.113.7", "--port", 0], "cannot listen on 203.0.113.7:0"),
@@ -241,7 +240,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         pytest.skip("no openssl here to make a certificate with")
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
     names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*request, *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
     return cert, key
