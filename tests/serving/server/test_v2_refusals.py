@@ -158,6 +158,12 @@ def test_too_long_a_number_and_too_many_strings_are_refused():
     assert "more than 4096 strings" in refusal(b"[" + b'"",' * 4096 + b'""]', settings=roomy)[1]
 
 
+def test_depth_is_counted_through_long_texts():
+    step = b"[" + b"[]," * 40_000
+    assert "deeper than 16 levels" in refusal(step * 17, settings=ServerSettings())[1]
+    assert "no JSON" in refusal(step * 15, settings=ServerSettings())[1]
+
+
 BODY, HEADERS = binary_body(IMAGES)
 LENGTH = int(HEADERS["Inference-Header-Content-Length"])
 
