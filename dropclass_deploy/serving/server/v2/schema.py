@@ -134,13 +134,6 @@ class RequestDocument(_Part):
     inputs: list[InputTensor]
     outputs: list[RequestedOutput] | None = None
 
-    @field_validator("id")
-    @classmethod
-    def _writable(cls, value: str | None) -> str | None:
-        if value is not None and any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise ValueError("holds half a character")
-        return value
-
     @field_validator("parameters")
     @classmethod
     def _known(cls, parameters: Parameters) -> Parameters:

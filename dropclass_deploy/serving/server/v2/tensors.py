@@ -113,7 +113,7 @@ def _only_image(document: RequestDocument) -> InputTensor:
 
 
 def _check_shape(shape: tuple[int, ...], settings: ServerSettings) -> None:
-    """Each limit before any product: entries may have thousands of digits."""
+    """In Python's integers: entries may have thousands of digits."""
     count, height, width, channels = shape
     if channels != 3:
         raise RefusedRequestError(400, f"the last dimension of {IMAGE!r} is {shown(channels)}; expected 3, for RGB")
@@ -121,7 +121,7 @@ def _check_shape(shape: tuple[int, ...], settings: ServerSettings) -> None:
         raise RefusedRequestError(
             413, f"the request has {shown(count)} images; at most {settings.max_images} are taken"
         )
-    if max(height, width) > settings.max_pixels or height * width > settings.max_pixels:
+    if height * width > settings.max_pixels:
         raise RefusedRequestError(
             413, f"an image of {shown(height)}×{shown(width)} has more than {settings.max_pixels} pixels"
         )
