@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,8 +33,10 @@ _ABOUT = (
 )
 
 
-def create_app(models: Sequence[HostedModel], settings: ServerSettings) -> FastAPI:
+def create_app(models: Sequence[HostedModel], settings: ServerSettings, state: ServerState | None = None) -> FastAPI:
     """The server around some models, which are opened at its start and closed at its end.
+
+    ``state`` stands in the place of a new one.
 
     Raises:
         UserError: for no model, or two of one name.
@@ -45,21 +47,14 @@ def create_app(models: Sequence[HostedModel], settings: ServerSettings) -> FastA
             f"the models to serve are {', '.join(names) or 'none'}",
             expected="at least one, each with a name of its own",
         )
-    state = ServerState(models, settings)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        opening = [asyncio.create_task(_open(model, state)) for model in models]
-        yield
-        await asyncio.gather(*opening)
-        await asyncio.to_thread(state.close)
+    state = state or ServerState(models, settings)
 
     app = FastAPIOffline(
         redoc_url=None,
         title="dropclass serve",
         version=__version__,
         description=_ABOUT,
-        lifespan=lifespan,
+        lifespan=_lifespan(state),
         swagger_ui_oauth2_redirect_url="/docs/oauth2-redirect",
     )
     app.state.server = state
@@ -72,6 +67,17 @@ def create_app(models: Sequence[HostedModel], settings: ServerSettings) -> FastA
         app.add_middleware(KeyCheck, key=settings.api_key.get_secret_value())
     app.add_middleware(Entrance, state=state)
     return app
+
+
+def _lifespan(state: ServerState) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        opening = [asyncio.create_task(_open(model, state)) for model in state.models.values()]
+        yield
+        await asyncio.gather(*opening)
+        await asyncio.to_thread(state.close)
+
+    return lifespan
 
 
 async def _open(model: HostedModel, state: ServerState) -> None:

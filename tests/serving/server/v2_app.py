@@ -1,4 +1,4 @@
-"""The V2 routes in a small app: a fake model whose masks are known, and a way to call it without a network."""
+"""The application around a segmenter whose masks are known, and a way to call it without a network."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
+from server_builders import RedSegmenter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.server.app import create_app
 from dropclass_deploy.serving.server.hosting import HostedModel
-from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
-from dropclass_deploy.serving.server.v2.routes import router
+from dropclass_deploy.serving.server.state import ServerState
 
 NAME = "tiny-model_1.0"
 
@@ -28,57 +27,56 @@ def expected_mask(images: np.ndarray) -> np.ndarray:
     return images[..., 0] % 5 + 10 * (images[..., 2] > 127)
 
 
-class FakeModel(HostedModel):
-    ready = True  # type: ignore[assignment]
+class Coloured(RedSegmenter):
+    """A segmenter with these masks."""
 
-    def __init__(self, name: str = NAME) -> None:
-        self.name = name
-        self.timeouts: list[float | None] = []
-
-    async def segment(self, images: Sequence[np.ndarray], timeout_s: float | None = None) -> list[Segmentation]:
-        self.timeouts.append(timeout_s)
+    def segment_batch(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
         for image in images:
             assert image.dtype == np.uint8
             assert image.ndim == 3
         return [Segmentation(expected_mask(image).astype(np.uint8), ("a", "b"), {}) for image in images]
 
 
-class FakeServer:
+class FakeModel(HostedModel):
+    """A hosted model of such masks, ready unless it is told not to be; remembers the timeouts it granted."""
+
+    ready = True  # type: ignore[assignment]
+
+    def __init__(self, name: str = NAME, **settings: Any) -> None:
+        super().__init__(name, Coloured, ServerSettings(**settings))
+        self.open()
+        self.timeouts: list[float] = []
+
+    def timeout_s(self, asked: float | None) -> float:
+        self.timeouts.append(super().timeout_s(asked))
+        return self.timeouts[-1]
+
+
+class FakeServer(ServerState):
+    """The server's own state around such models; counts the bodies, remembers the threads."""
+
     def __init__(self, *models: FakeModel, **settings: Any) -> None:
-        self.settings = ServerSettings(**settings)
-        self.models = {model.name: model for model in models or (FakeModel(),)}
-        self.draining = False
+        # One queue for all the images of a request.
+        configured = ServerSettings(**{"access_log": False, **settings})
+        super().__init__(models or (FakeModel(**settings),), configured)
         self.bodies_read = 0
         self.pool_threads: set[int] = set()
 
     async def body(self, request: Request) -> bytes:
         self.bodies_read += 1
-        return await request.body()
+        return await super().body(request)
 
-    async def in_pool(self, function: Callable[..., Any], *arguments: object) -> Any:
+    async def in_pool(self, function: Callable[..., Any], *arguments: Any) -> Any:
         def noted() -> Any:
             self.pool_threads.add(threading.get_ident())
             return function(*arguments)
 
-        return await asyncio.to_thread(noted)
+        return await super().in_pool(noted)
 
 
 def app_of(server: FakeServer) -> FastAPI:
-    app = FastAPI()
-    app.state.server = server
-    app.include_router(router())
-
-    async def refused(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RefusedRequestError)
-        return JSONResponse({"error": error.message}, error.status)
-
-    async def unknown(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code)
-
-    app.add_exception_handler(RefusedRequestError, refused)
-    app.add_exception_handler(HTTPException, unknown)
-    return app
+    """The application itself, with this state in the place of its own."""
+    return create_app(list(server.models.values()), server.settings, server)
 
 
 class Answer(NamedTuple):
@@ -106,9 +104,14 @@ async def _asked(app: FastAPI, method: str, path: str, body: bytes, headers: dic
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
     }
     sent: list[Any] = []
+    waiting = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        message = next(waiting, None)
+        if message is None:
+            await asyncio.sleep(3600)  # a client that stays
+        assert message is not None
+        return message
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -10,14 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dropclass_deploy.serving.server.hosting import HostedModel
+from dropclass_deploy.serving.server.inference import segment
+from dropclass_deploy.serving.server.record import record_of
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
+from dropclass_deploy.serving.server.state import state_of
 from dropclass_deploy.serving.server.v2.descriptions import index_entry, model_config, model_metadata, server_metadata
 from dropclass_deploy.serving.server.v2.encodings import decompressed
 from dropclass_deploy.serving.server.v2.json_text import parse_json
 from dropclass_deploy.serving.server.v2.reply import encode_reply
 from dropclass_deploy.serving.server.v2.schema import shown
-from dropclass_deploy.serving.server.v2.server_seen import server_of
 from dropclass_deploy.serving.server.v2.tensors import read_request
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -56,7 +58,7 @@ async def live() -> dict[str, Any]:
 
 async def ready(request: Request) -> dict[str, Any]:
     """200 when every model answers and the server is not about to stop, else 503."""
-    server = server_of(request)
+    server = state_of(request)
     _check_not_draining(request)
     for model in server.models.values():
         _check_ready(model)
@@ -65,7 +67,7 @@ async def ready(request: Request) -> dict[str, Any]:
 
 async def index(request: Request) -> list[dict[str, Any]]:
     """The models and their states; with ``{"ready": true}`` those that are ready."""
-    server = server_of(request)
+    server = state_of(request)
     encoding = request.headers.getlist("content-encoding")
     only_ready = _only_ready(await server.body(request), encoding, server.settings)
     return [index_entry(model) for model in server.models.values() if model.ready or not only_ready]
@@ -98,19 +100,23 @@ async def model_ready(request: Request) -> dict[str, Any]:
 
 async def infer(request: Request) -> Response:
     """``image`` UINT8 [N, H, W, 3] RGB → ``mask`` UINT8 [N, H, W] of class ids."""
-    model, server, fields = _model(request), server_of(request), request.headers
-    wanted = await server.in_pool(
-        read_request,
-        await server.body(request),
-        fields.getlist("inference-header-content-length"),
-        fields.getlist("content-encoding"),
-        server.settings,
-    )
-    timeout_s = None if wanted.timeout_s is None else min(wanted.timeout_s, server.settings.timeout_s)
-    found = await model.segment(list(wanted.images), timeout_s)
+    model, server, fields = _model(request), state_of(request), request.headers
+    record = record_of(request.scope)
+    record.model = model
+    body = await server.body(request)
+    with record.stage("decode"):
+        wanted = await server.in_pool(
+            read_request,
+            body,
+            fields.getlist("inference-header-content-length"),
+            fields.getlist("content-encoding"),
+            server.settings,
+        )
+    found = await segment(request, model, list(wanted.images), wanted.timeout_s)
     masks = [segmentation.mask for segmentation in found]
     accepted = ",".join(fields.getlist("accept-encoding"))
-    reply = await server.in_pool(encode_reply, model.name, model.version, wanted, masks, accepted)
+    with record.stage("encode"):
+        reply = await server.in_pool(encode_reply, model.name, model.version, wanted, masks, accepted)
     return Response(reply.content, headers=reply.headers)
 
 
@@ -121,7 +127,7 @@ def _model(request: Request) -> HostedModel:
         raise RefusedRequestError(
             400, f"{shown(name)!r} is no model's name: expected letters, digits, '.', '_' and '-', 128 at most"
         )
-    models = server_of(request).models
+    models = state_of(request).models
     if name not in models:
         raise RefusedRequestError(404, f"there is no model {shown(name)!r}")
     model = models[name]
@@ -131,7 +137,7 @@ def _model(request: Request) -> HostedModel:
 
 
 def _check_not_draining(request: Request) -> None:
-    if server_of(request).draining:
+    if state_of(request).draining:
         raise RefusedRequestError(503, "the server is about to stop")
 
 
