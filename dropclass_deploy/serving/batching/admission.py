@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Self
 
 from dropclass_deploy.core.errors import DropclassError
 
@@ -34,11 +35,15 @@ class Admission:
         Raises:
             QueueFullError: when they do not fit.
         """
+        self._add(items, held=0)
+        return Place(self, items)
+
+    def _add(self, items: int, held: int) -> None:
+        """Count more items of a group that holds some places already."""
         with self._lock:
-            if self._waiting and self._waiting + items > self.limit:
+            if self._waiting > held and self._waiting + items > self.limit:
                 raise QueueFullError(f"{self._waiting} wait already, and {self.limit} may")
             self._waiting += items
-        return Place(self, items)
 
     def _leave(self, items: int) -> None:
         with self._lock:
@@ -46,12 +51,28 @@ class Admission:
 
 
 class Place:
-    """What ``Admission.enter`` gives: places that are left one by one, or all that remain."""
+    """What ``Admission.enter`` gives: places that are left one by one, or all that remain at the end of a block."""
 
     def __init__(self, admission: Admission, items: int) -> None:
         self._admission = admission
         self._items = items
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.leave()
+
+    def grow(self, items: int) -> None:
+        """As many places more, for a group that turns out to be larger.
+
+        Raises:
+            QueueFullError: when they do not fit; those that it has stay.
+        """
+        with self._lock:
+            self._admission._add(items, held=self._items)
+            self._items += items
 
     def leave(self, items: int | None = None) -> None:
         """Give some places back, or all; what was given back before does not count twice."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,18 +122,16 @@ class HostedModel:
         limit = self._settings.timeout_s
         return limit if asked is None else min(asked, limit)
 
-    def enter(self, images: int = 1) -> Place:
-        """Places in the queue, before any work is done for the images.
+    def enter(self) -> Place:
+        """A place in the queue, before any work is done for the image or the first of several.
 
         Raises:
             RefusedRequestError: 503 when the model is not ready, 429 when the queue is full.
         """
         if not self.ready:
             raise self._unready()
-        try:
-            return self._admission.enter(images)
-        except QueueFullError as error:
-            raise RefusedRequestError(429, f"the queue of {self.name} is full; try again later", 1) from error
+        with self._refusing():
+            return self._admission.enter()
 
     async def segment(
         self, images: Sequence[Image], timeout_s: float | None = None, place: Place | None = None
@@ -141,7 +140,7 @@ class HostedModel:
 
         Args:
             timeout_s: from now, at most the setting's, which None means.
-            place: of ``enter``, when the caller has one; it is left here.
+            place: of ``enter``, for one image at least, when the caller has one; it is left here.
 
         Raises:
             RefusedRequestError: 429 when the queue is full, 503 when the deadline passed or the model failed.
@@ -154,8 +153,10 @@ class HostedModel:
     ) -> list[Answer]:
         """As ``segment``, with what the waiting took."""
         timeout = self.timeout_s(timeout_s)
-        place = place or self.enter(len(images))
+        place = place or self.enter()
         try:
+            with self._refusing():
+                place.grow(len(images) - 1)
             return await self._queued(images, time.monotonic() + timeout, place)
         except (TimeoutError, DeadlinePassedError) as error:
             raise RefusedRequestError(503, f"{self.name} had no answer within {timeout:g} s", 1) from error
@@ -200,6 +201,13 @@ class HostedModel:
             raise
         self.on_run(BatchRun(len(images), results[0].latency_ms))
         return results
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except QueueFullError as error:
+            raise RefusedRequestError(429, f"the queue of {self.name} is full; try again later", 1) from error
 
     def _unready(self) -> RefusedRequestError:
         return RefusedRequestError(503, f"the model {self.name} is not ready", 1)

@@ -66,15 +66,12 @@ def router() -> APIRouter:
         state, record = state_of(request), record_of(request.scope)
         record.model = hosted = state.model(model)
         body = await state.body(request)
-        place = hosted.enter()
-        try:
+        with hosted.enter() as place:
             data = await _image_bytes(request, body)
             with record.stage("decode"):
                 image = await state.in_pool(_decode, hosted, data, state)
             timeout_s = None if request_timeout_ms is None else request_timeout_ms / 1000
             [result] = await segment(request, hosted, [image], timeout_s, place)
-        finally:
-            place.leave()
         return await _answer(state, record, hosted, format, image, result)
 
     return routes

@@ -59,3 +59,19 @@ def test_never_more_than_the_limit_whatever_the_threads_do() -> None:
     assert max(seen) <= 4
     assert admission.waiting == 0
     assert len(seen) + len(refused) == 8 * 300
+
+
+def test_a_group_that_turns_out_larger_asks_for_more_places() -> None:
+    admission = Admission(4)
+    with admission.enter() as place:
+        place.grow(2)
+        assert admission.waiting == 3
+        with admission.enter():
+            with pytest.raises(QueueFullError):
+                place.grow(1)
+            assert admission.waiting == 4
+        # Alone, it may be larger than the queue.
+        place.grow(9)
+        assert admission.waiting == 12
+        place.leave(1)
+    assert admission.waiting == 0

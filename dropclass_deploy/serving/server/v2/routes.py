@@ -104,15 +104,16 @@ async def infer(request: Request) -> Response:
     record = record_of(request.scope)
     record.model = model
     body = await server.body(request)
-    with record.stage("decode"):
-        wanted = await server.in_pool(
-            read_request,
-            body,
-            fields.getlist("inference-header-content-length"),
-            fields.getlist("content-encoding"),
-            server.settings,
-        )
-    found = await segment(request, model, list(wanted.images), wanted.timeout_s)
+    with model.enter() as place:
+        with record.stage("decode"):
+            wanted = await server.in_pool(
+                read_request,
+                body,
+                fields.getlist("inference-header-content-length"),
+                fields.getlist("content-encoding"),
+                server.settings,
+            )
+        found = await segment(request, model, list(wanted.images), wanted.timeout_s, place)
     masks = [segmentation.mask for segmentation in found]
     accepted = ",".join(fields.getlist("accept-encoding"))
     with record.stage("encode"):
