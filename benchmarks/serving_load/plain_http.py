@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import socket
 from dataclasses import dataclass
@@ -56,7 +57,6 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self.used = False
 
     @classmethod
     async def open(cls, address: Address) -> Connection:
@@ -80,7 +80,6 @@ class Connection:
         Raises:
             NoAnswerError: when there is none, or not a whole one, in time.
         """
-        self.used = True
         try:
             async with asyncio.timeout(timeout_s):
                 self._writer.write(request)
@@ -106,6 +105,12 @@ class Connection:
     def close(self) -> None:
         """Without waiting for the other side."""
         self._writer.close()
+
+    async def ended(self) -> None:
+        """Close, and wait until it is."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
 
 class Client:

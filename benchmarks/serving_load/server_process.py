@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ _IMPORTED = (Path(__file__).parents[1], Path(dropclass_deploy.__file__).parents[
 _POLL_S = 0.005
 
 
-class ServerFailedError(Exception):
+class ServerFailedError(RuntimeError):
     """A server that did not start, with the end of what it wrote."""
 
 
@@ -69,12 +70,13 @@ class ServerProcess:
 
     def __init__(self, command: Sequence[str], timeout_s: float = 60.0) -> None:
         self._command, self._timeout_s = list(command), timeout_s
-        # Files, not pipes: a pipe that nobody reads would stop the server.
-        self._output: IO[bytes] = tempfile.TemporaryFile()
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._files = ExitStack()
 
     def __enter__(self) -> ServerProcess:
         began = time.monotonic()
+        # Files, not pipes: a pipe that nobody reads would stop the server.
+        self._output: IO[bytes] = self._files.enter_context(tempfile.TemporaryFile())
+        self._errors: IO[bytes] = self._files.enter_context(tempfile.TemporaryFile())
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
@@ -96,8 +98,7 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         self._child.kill()
         self._child.wait()
-        self._output.close()
-        self._errors.close()
+        self._files.close()
 
     def _wait_ready(self, last: float) -> None:
         while (found := _LISTENS.search(self.errors())) is None:
