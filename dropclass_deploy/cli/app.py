@@ -13,7 +13,20 @@ from collections.abc import Sequence
 import typer
 
 from dropclass_deploy import __version__
-from dropclass_deploy.cli import auto, bench, check_data, demo, emit, engine, evaluate, export, predict, train, verify
+from dropclass_deploy.cli import (
+    auto,
+    bench,
+    check_data,
+    demo,
+    emit,
+    engine,
+    evaluate,
+    export,
+    predict,
+    serve,
+    train,
+    verify,
+)
 from dropclass_deploy.cli.console import leave_stdout
 from dropclass_deploy.core.errors import DropclassError, GateRefusedError, UserError, printable
 
@@ -30,7 +43,7 @@ app = typer.Typer(
     "that nothing was lost. Any command takes --debug for a traceback. Exit codes: 0 success, 2 a mistake in what was "
     "given, 3 a gate refused, 1 anything else.",
 )
-for module in (demo, check_data, train, evaluate, export, engine, emit, verify, auto, bench, predict):
+for module in (demo, check_data, train, evaluate, export, engine, emit, verify, auto, bench, predict, serve):
     module.register(app)
 
 

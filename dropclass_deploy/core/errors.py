@@ -9,6 +9,7 @@
     - ArtifactError         an artifact that is incomplete, changed or unsafe
     - MissingExtraError     an optional dependency that is not installed, and the extra that brings it
   x GateRefusedError        a gate measured and said no (the command line exits with 3)
+  x OutOfMemoryError        a network needed more memory than there is (exit code 1)
   x TrainingInterruptedError     a signal stopped long work after its state was saved (exit code 1)
 """
 
@@ -76,6 +77,10 @@ class MissingExtraError(UserError):
 
 class GateRefusedError(DropclassError):
     """A gate measured and refused; nothing was wrong with the input."""
+
+
+class OutOfMemoryError(DropclassError):
+    """A network needed more memory than there is; its runtime is best opened again."""
 
 
 class TrainingInterruptedError(DropclassError):

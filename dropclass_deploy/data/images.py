@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.integer[Any]]
 
 # Decoders that are needed, no others: some of Pillow's run outside programs on what they are given.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _SINGLE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 # How Pillow names pixels that are stored with 16 or 32 bits a channel; it cuts them to 8 without a word.
 _DEEP = re.compile(r";(16|32)[BLNSF]")
@@ -38,7 +39,23 @@ _SCALED = " scaled"
 _STRETCH = {"L;2": 85, "L;4": 17}
 
 
-def read_image(source: Path | bytes, value_range: ValueRange | None = None) -> Pixels:
+@dataclass(frozen=True)
+class ImageLimits:
+    """What of an image is refused from its header, before a pixel is decoded.
+
+    Attributes:
+        formats: those allowed, out of ``FORMATS``.
+        pixels: the most of them, height · width; None leaves it to Pillow.
+    """
+
+    formats: tuple[str, ...] = FORMATS
+    pixels: int | None = None
+
+
+_ANY = ImageLimits()
+
+
+def read_image(source: Path | bytes, value_range: ValueRange | None = None, limits: ImageLimits = _ANY) -> Pixels:
     """Decode an image to RGB as it is stored.
 
     Greyscale becomes three equal channels and alpha is dropped. The EXIF orientation is not applied: labels are drawn
@@ -51,6 +68,7 @@ def read_image(source: Path | bytes, value_range: ValueRange | None = None) -> P
     Args:
         source: a file, or the bytes of one (PNG, JPEG, BMP, TIFF, WebP, PPM or GIF).
         value_range: raw values that become 0 and 255 (``core.preprocess.window``); without one, 8 bits a channel only.
+        limits: what is refused before it is decoded.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -60,7 +78,7 @@ def read_image(source: Path | bytes, value_range: ValueRange | None = None) -> P
             range or in several channels, or when a raw value is NaN.
     """
     name = _name(source)
-    image, stored = _decode(source)
+    image, stored = _decode(source, limits)
     deep = image.mode[0] in "IF" or _DEEP.search(stored) is not None
     if value_range is not None and image.mode in _GREY:
         return window(_raw_values(image, stored, name), value_range, name)
@@ -199,9 +217,9 @@ def _in_table(mask: Integers, classes: ClassTable) -> npt.NDArray[np.bool_]:
     return (mask >= 0) & (mask < len(classes))
 
 
-def _decode(source: Path | bytes) -> tuple[Image.Image, str]:
+def _decode(source: Path | bytes, limits: ImageLimits = _ANY) -> tuple[Image.Image, str]:
     """The image, decoded wholly so that a truncated file is found here, and how its file stores the pixels ("L;4")."""
-    with _open(source) as image:
+    with _open(source, limits) as image:
         try:
             # Decoding empties the list of tiles.
             stored = _stored_mode(image)
@@ -222,32 +240,38 @@ def _stored_mode(image: Image.Image) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def _open(source: Path | bytes) -> Image.Image:
+def _open(source: Path | bytes, limits: ImageLimits = _ANY) -> Image.Image:
     if isinstance(source, Path) and not source.is_file():
         what = "is a folder" if source.is_dir() else "does not exist"
         raise DataError(f"{source} {what}", expected="an image file", remedy="check the path")
     name = _name(source)
     try:
-        image = Image.open(source if isinstance(source, Path) else BytesIO(source), formats=_FORMATS)
+        image = Image.open(source if isinstance(source, Path) else BytesIO(source), formats=limits.formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name) from error
+        raise _too_large(name, limits) from error
     except Exception as error:  # as in _decode
-        raise _unreadable(name, error) from error
+        raise _unreadable(name, error, limits) from error
     # Between its limit and twice its limit Pillow only warns.
-    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+    if image.width * image.height > _most_pixels(limits):
         image.close()
-        raise _too_large(name)
+        raise _too_large(name, limits)
     return image
+
+
+def _most_pixels(limits: ImageLimits) -> float:
+    return min(Image.MAX_IMAGE_PIXELS or float("inf"), limits.pixels or float("inf"))
 
 
 def _name(source: Path | bytes) -> str:
     return str(source) if isinstance(source, Path) else f"the image of {len(source)} bytes"
 
 
-def _unreadable(name: str, error: Exception) -> DataError:
+def _unreadable(name: str, error: Exception, limits: ImageLimits = _ANY) -> DataError:
+    *others, last = limits.formats
+    named = f"{', '.join(others)} or {last}" if others else last
     return DataError(
         f"{name} cannot be read as an image ({_reason(error)})",
-        expected="a whole PNG, JPEG, BMP, TIFF, WebP, PPM or GIF file",
+        expected=f"a whole {named} file",
         remedy="replace or remove the file",
     )
 
@@ -259,9 +283,9 @@ def _reason(error: Exception) -> str:
     return lines[0][:120] if lines else type(error).__name__
 
 
-def _too_large(name: str) -> DataError:
+def _too_large(name: str, limits: ImageLimits) -> DataError:
     return DataError(
         f"{name} has too many pixels to be decoded safely",
-        expected=f"at most {Image.MAX_IMAGE_PIXELS} pixels",
+        expected=f"at most {_most_pixels(limits)} pixels",
         remedy="cut it into tiles first",
     )

@@ -91,9 +91,11 @@ class MaskNetwork:
 
     def mask(self, output: npt.NDArray[Any]) -> Mask:
         """uint8 (h, w) of the first image of what ``run`` gave."""
-        masks = self.layout.masks(output[:1], self._num_classes)
-        first: Mask = masks[0]
-        return first
+        return self.masks(output, 1)[0]
+
+    def masks(self, output: npt.NDArray[Any], count: int) -> list[Mask]:
+        """uint8 (h, w) of each of the first images of what ``run`` gave."""
+        return list(self.layout.masks(output[:count], self._num_classes))
 
 
 class LogitsNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,16 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import DENSE, LOGITS, model_file
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import central_window
-from dropclass_deploy.data.images import read_image, resize_image
+from dropclass_deploy.data.images import ImageLimits, read_image, resize_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.auto.choice import DEFAULT, Configuration, judged_runtime, stored_choice
 from dropclass_deploy.serving.images_given import AnyImage, checked_image, checked_size, in_8_bits
-from dropclass_deploy.serving.logits_resize import logits_to_mask
 from dropclass_deploy.serving.network_file import network_file
 from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork, fixed_size
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
 from dropclass_deploy.serving.runtimes.registry import AUTO
-from dropclass_deploy.serving.stages import size_named, timed
+from dropclass_deploy.serving.stages import timed
+from dropclass_deploy.serving.whole_images import masks_from_logits, masks_of_mask_network
 from dropclass_deploy.serving.windows import segment_windows
 
 Image = npt.NDArray[np.uint8]
@@ -42,7 +43,8 @@ class Segmentation:
     Attributes:
         mask: uint8 (H, W) of class ids, at the image's source size.
         class_names: by class id.
-        latency_ms: by stage: "decode" (only for encoded bytes), "preprocess", "infer", "mask".
+        latency_ms: by stage: "decode" (only for encoded bytes), "preprocess", "infer", "mask"; of a batch, those of the
+            images that ran together.
     """
 
     mask: Mask
@@ -181,8 +183,39 @@ class Segmenter:
                 ``size`` is none that a mask can have, the network refuses the image's size, or the segmenter is closed.
         """
         latency_ms: dict[str, float] = {}
-        mask = self._segment(checked_image(image, self.preprocess.value_range), size, latency_ms)
+        checked = checked_image(image, self.preprocess.value_range)
+        mask = self._segment([checked], None if size is None else checked_size(size), latency_ms)[0]
         return Segmentation(mask, self.classes.names, latency_ms)
+
+    def segment_batch(self, images: Sequence[AnyImage]) -> list[Segmentation]:
+        """Segment images, those that make one batch for the network (see ``batch_key``) together.
+
+        Args:
+            images: as for a single one; of any sizes.
+
+        Returns:
+            Results in the order of the images. A batch may round differently from a single image: near a tie between
+            two classes a pixel can differ.
+
+        Raises:
+            UserError: as for a single image; none of the images then has a result.
+        """
+        checked = [checked_image(image, self.preprocess.value_range) for image in images]
+        groups: dict[Hashable, list[int]] = {}
+        for index, image in enumerate(checked):
+            groups.setdefault(self.batch_key(image), []).append(index)
+        results: dict[int, Segmentation] = {}
+        for members in groups.values():
+            latency_ms: dict[str, float] = {}
+            masks = self._segment([checked[index] for index in members], None, latency_ms)
+            for index, mask in zip(members, masks, strict=True):
+                results[index] = Segmentation(mask, self.classes.names, dict(latency_ms))
+        return [results[index] for index in range(len(images))]
+
+    def batch_key(self, image: AnyImage) -> Hashable:
+        """Equal for images that the network can run on together."""
+        height, width = image.shape[:2]
+        return self._network_size((height, width)), self._network_size((height, width)) == (height, width)
 
     def segment_bytes(self, data: bytes) -> Segmentation:
         """Decode an image file's bytes (PNG, JPEG …) under the artifact's value range and segment it.
@@ -193,16 +226,16 @@ class Segmenter:
         latency_ms: dict[str, float] = {}
         with timed(latency_ms, "decode"):
             image = self.read_image(data)
-        mask = self._segment(image, None, latency_ms)
+        mask = self._segment([image], None, latency_ms)[0]
         return Segmentation(mask, self.classes.names, latency_ms)
 
-    def read_image(self, source: Path | bytes) -> Image:
+    def read_image(self, source: Path | bytes, limits: ImageLimits | None = None) -> Image:
         """Decode an image file as this artifact wants it: uint8 (H, W, 3), RGB, raw values of one channel windowed.
 
         Raises:
             DataError: as ``data.read_image``.
         """
-        return read_image(source, self.preprocess.value_range)
+        return read_image(source, self.preprocess.value_range, limits or ImageLimits())
 
     def network_image(self, image: Image) -> Image:
         """The image at the size at which the network sees it, uint8 (h, w, 3); with a window: the one in its middle."""
@@ -241,38 +274,37 @@ class Segmenter:
     ) -> None:
         self.close()
 
-    def _segment(self, image: AnyImage, size: Size | None, latency_ms: dict[str, float]) -> Mask:
+    def _segment(self, images: Sequence[AnyImage], size: Size | None, latency_ms: dict[str, float]) -> list[Mask]:
+        """Masks of images of one batch key, at ``size`` or their own."""
         self._check_open()
-        target = (image.shape[0], image.shape[1]) if size is None else checked_size(size)
+        targets = [(image.shape[0], image.shape[1]) if size is None else size for image in images]
         with timed(latency_ms, "preprocess"):
-            resized = self._resized(in_8_bits(image, self.preprocess.value_range))
-        window = self.preprocess.window
+            resized = [self._resized(in_8_bits(image, self.preprocess.value_range)) for image in images]
+        window, shape = self.preprocess.window, resized[0].shape[:2]
         try:
-            if window is not None and resized.shape[:2] != window.size:
-                return segment_windows(resized, window, self._logits_network, self.preprocess, target, latency_ms)
-            return self._segment_whole(resized, target, latency_ms)
+            if window is not None and shape != window.size:
+                network = self._logits_network
+                return [
+                    segment_windows(image, window, network, self.preprocess, target, latency_ms)
+                    for image, target in zip(resized, targets, strict=True)
+                ]
+            if all(target == shape for target in targets):
+                return masks_of_mask_network(self._mask, resized, latency_ms)
+            return masks_from_logits(self._logits_network, resized, targets, latency_ms)
         except UserError:
             # Closed by another thread meanwhile: the network's refusal would be blamed on the image.
             self._check_open()
             raise
 
-    def _segment_whole(self, resized: Image, target: Size, latency_ms: dict[str, float]) -> Mask:
-        with timed(latency_ms, "preprocess"):
-            network = None if resized.shape[:2] == target else self._logits_network
-            feeds = self.mask_feeds(resized) if network is None else network.feeds(resized[None])
-        if network is None:
-            with timed(latency_ms, "infer"), size_named(resized.shape[:2]):
-                output = self._mask.run(feeds, resized.shape[:2])
-            with timed(latency_ms, "mask"):
-                return np.ascontiguousarray(self._mask.mask(output))
-        with timed(latency_ms, "infer"), size_named(resized.shape[:2]):
-            logits = network.run(feeds)
-        with timed(latency_ms, "mask"):
-            return logits_to_mask(logits[0], target)
+    def _network_size(self, size: Size) -> Size:
+        """At which the network sees an image of ``size``."""
+        height, width = (fixed or own for fixed, own in zip(self._fixed or (None, None), size, strict=True))
+        return height, width
 
     def _resized(self, image: Image) -> Image:
-        height, width = (fixed or own for fixed, own in zip(self._fixed or (None, None), image.shape[:2], strict=True))
-        return image if image.shape[:2] == (height, width) else resize_image(image, (height, width))
+        height, width = image.shape[:2]
+        wanted = self._network_size((height, width))
+        return image if (height, width) == wanted else resize_image(image, wanted)
 
     @property
     def _logits_network(self) -> LogitsNetwork:

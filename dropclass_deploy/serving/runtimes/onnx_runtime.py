@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError
 from dropclass_deploy.serving.runtimes.base import Array, Feeds, TensorSpec
+from dropclass_deploy.serving.runtimes.memory import refuse_out_of_memory
 from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -58,6 +59,7 @@ class OnnxRuntime:
         try:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except self._errors as error:
+            refuse_out_of_memory(self.name, error)
             raise self._refusal(error) from error
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:

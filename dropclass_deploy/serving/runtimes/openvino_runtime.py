@@ -15,6 +15,7 @@ from typing import Any, Self
 from dropclass_deploy.core.errors import ArtifactError, MissingExtraError, UserError, first_line
 from dropclass_deploy.serving.runtimes.base import Array, Feeds
 from dropclass_deploy.serving.runtimes.feeds import check_feeds
+from dropclass_deploy.serving.runtimes.memory import refuse_out_of_memory
 from dropclass_deploy.serving.runtimes.no_telemetry import import_quietly
 from dropclass_deploy.serving.runtimes.onnx_file.graph_io import read_graph_io
 from dropclass_deploy.serving.runtimes.onnx_file.graph_precision import read_precision
@@ -76,6 +77,7 @@ class OpenVino:
         try:
             return dict(zip((spec.name for spec in self.outputs), compiled.infer(dict(feeds)), strict=True))
         except RuntimeError as error:
+            refuse_out_of_memory(self.name, error)
             raise UserError(
                 f"OpenVINO refused the input: {_reason(error)}", expected=", ".join(str(spec) for spec in self.inputs)
             ) from error

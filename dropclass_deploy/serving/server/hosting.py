@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from dropclass_deploy.serving.segmenter import Segmentation, Segmenter
+from dropclass_deploy.serving.artifact import Artifact
+from dropclass_deploy.serving.batching import (
+    Admission,
+    Batcher,
+    Cancelled,
+    DeadlinePassedError,
+    Place,
+    QueueFullError,
+)
+from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.server.health import Health, ModelFailedError, Opener, SegmentsBatches
+from dropclass_deploy.serving.server.refusals import RefusedRequestError
+from dropclass_deploy.serving.server.settings import ServerSettings
 
 Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """What one run of the network was: images in it, and milliseconds by stage."""
+
+    images: int
+    latency_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result, and what its way through the server took.
+
+    Attributes:
+        segmentation: the mask.
+        queue_ms: between its arrival in the queue and the start of its run.
+    """
+
+    segmentation: Segmentation
+    queue_ms: float
 
 
 class HostedModel:
@@ -17,27 +53,152 @@ class HostedModel:
 
     Attributes:
         name: the artifact's folder name.
-        segmenter: what runs it now; replaced after a failure.
         version: of the model, as the protocol wants one.
+        on_run: told of every run of the network.
+
+    Args:
+        name: in URLs.
+        opener: makes the segmenter; called again when one has failed.
+        settings: the server's.
+        canary: an image that the network must be able to run on, or is not well; None: a grey one.
+        artifact: what is served, for metadata.
     """
 
-    name: str
-    segmenter: Segmenter
     version = "1"
+
+    def __init__(
+        self,
+        name: str,
+        opener: Opener,
+        settings: ServerSettings,
+        canary: Image | None = None,
+        artifact: Artifact | None = None,
+    ) -> None:
+        self.name, self.artifact, self._settings = name, artifact, settings
+        self.on_run: Callable[[BatchRun], None] = lambda _: None
+        self._health = Health(name, opener, canary)
+        self._admission = Admission(settings.waiting)
+        self._batcher: Batcher[Image, Segmentation] = Batcher(
+            self._run,
+            lambda image: self.segmenter.batch_key(image),
+            largest=settings.max_batch,
+            wait_s=settings.batch_wait_ms / 1000,
+        )
+
+    def open(self) -> None:
+        """Load the network and run it once; blocks. Raises what the opener does."""
+        self._health.open()
+
+    def close(self) -> None:
+        """Finish what runs, cancel what waits, let the network go."""
+        self._batcher.close()
+        self._health.close()
 
     @property
     def ready(self) -> bool:
         """Whether the network answers."""
-        raise NotImplementedError
+        return self._health.ready
 
-    async def segment(self, images: Sequence[Image], timeout_s: float | None = None) -> list[Segmentation]:
+    @property
+    def segmenter(self) -> SegmentsBatches:
+        """What runs it now; another one after a failure.
+
+        Raises:
+            RefusedRequestError: when there is none.
+        """
+        segmenter = self._health.segmenter
+        if segmenter is None:
+            raise self._unready()
+        return segmenter
+
+    @property
+    def waiting(self) -> int:
+        """Images that have a place and do not run yet."""
+        return self._admission.waiting
+
+    def timeout_s(self, asked: float | None) -> float:
+        """Seconds for a request that asks for so many, or for none in particular."""
+        limit = self._settings.timeout_s
+        return limit if asked is None else min(asked, limit)
+
+    def enter(self, images: int = 1) -> Place:
+        """Places in the queue, before any work is done for the images.
+
+        Raises:
+            RefusedRequestError: 503 when the model is not ready, 429 when the queue is full.
+        """
+        if not self.ready:
+            raise self._unready()
+        try:
+            return self._admission.enter(images)
+        except QueueFullError as error:
+            raise RefusedRequestError(429, f"the queue of {self.name} is full; try again later", 1) from error
+
+    async def segment(
+        self, images: Sequence[Image], timeout_s: float | None = None, place: Place | None = None
+    ) -> list[Segmentation]:
         """The masks of decoded images, uint8 (H, W, 3) each, in their order; all of them or an error.
 
         Args:
-            timeout_s: from now; None means the setting's.
+            timeout_s: from now, at most the setting's, which None means.
+            place: of ``enter``, when the caller has one; it is left here.
 
         Raises:
-            RefusedRequestError: 429 when the queue is full, 503 when the deadline passed or the model failed; 400 for an
-                image that the network refuses.
+            RefusedRequestError: 429 when the queue is full, 503 when the deadline passed or the model failed.
+            UserError: for an image that the network refuses.
         """
-        raise NotImplementedError
+        return [answer.segmentation for answer in await self.answers(images, timeout_s, place)]
+
+    async def answers(
+        self, images: Sequence[Image], timeout_s: float | None = None, place: Place | None = None
+    ) -> list[Answer]:
+        """As ``segment``, with what the waiting took."""
+        timeout = self.timeout_s(timeout_s)
+        place = place or self.enter(len(images))
+        try:
+            return await self._queued(images, time.monotonic() + timeout, place)
+        except (TimeoutError, DeadlinePassedError) as error:
+            raise RefusedRequestError(503, f"{self.name} had no answer within {timeout:g} s", 1) from error
+        except ModelFailedError as error:
+            raise self._unready() from error
+        finally:
+            place.leave()
+
+    async def _queued(self, images: Sequence[Image], deadline: float, place: Place) -> list[Answer]:
+        arrived, began = time.monotonic(), [0.0] * len(images)
+
+        def started(index: int) -> Callable[[], None]:
+            def note() -> None:
+                began[index] = time.monotonic()
+                place.leave(1)
+
+            return note
+
+        try:
+            futures = [self._batcher.submit(image, deadline, started(index)) for index, image in enumerate(images)]
+        except Cancelled as error:
+            raise self._unready() from error
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                results = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        except asyncio.CancelledError:
+            if any(future.cancelled() for future in futures):
+                raise self._unready() from None  # closed under us; a client's leaving cancels this task only
+            raise
+        finally:
+            for future in futures:
+                future.cancel()
+        return [Answer(result, 1e3 * (start - arrived)) for result, start in zip(results, began, strict=True)]
+
+    def _run(self, images: list[Image]) -> list[Segmentation]:
+        """In the batcher's thread."""
+        try:
+            results = self._health.segment(images)
+        except ModelFailedError as error:
+            self._batcher.fail_waiting(error)
+            raise
+        self.on_run(BatchRun(len(images), results[0].latency_ms))
+        return results
+
+    def _unready(self) -> RefusedRequestError:
+        return RefusedRequestError(503, f"the model {self.name} is not ready", 1)

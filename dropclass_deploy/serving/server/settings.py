@@ -18,7 +18,9 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Loopback: nobody else unless asked.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on. Loopback: nobody else unless asked."
+    )
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     api_key: SecretStr | None = Field(
         None, description="Key that every request but the health routes must carry; none: no key. Never logged."
@@ -40,11 +42,15 @@ class ServerSettings(BaseModel):
         description="Pixels of an image, read from its header before decoding: 4096×4096. Stops decompression bombs.",
     )
     formats: tuple[ImageFormat, ...] = Field(
-        ("PNG", "JPEG", "WEBP"), min_length=1, description="Image formats that are decoded: fewer decoders, less to attack."
+        ("PNG", "JPEG", "WEBP"),
+        min_length=1,
+        description="Image formats that are decoded: fewer decoders, less to attack.",
     )
     max_images: Count = Field(64, description="Images of one V2 request (its first dimension).")
     max_tensors: Count = Field(16, description="Input or output tensors that one V2 request may name.")
-    max_json_bytes: Count = Field(16 * MIB, description="Bytes of JSON: a parsed tensor takes tens of times as much memory.")
+    max_json_bytes: Count = Field(
+        16 * MIB, description="Bytes of JSON: a parsed tensor takes tens of times as much memory."
+    )
     max_json_depth: Count = Field(16, description="Nesting of JSON: a V2 request needs seven.")
 
     max_batch: Count = Field(4, description="Images of one size that the network runs on together.")
@@ -59,12 +65,18 @@ class ServerSettings(BaseModel):
         description="Images that may wait for the network, those being decoded included; beyond, 429. "
         "None: max_batch, so that a wait lasts about one run.",
     )
-    timeout_s: Seconds = Field(30.0, description="From a request's arrival to its result; beyond, 503. A request may ask for less.")
+    timeout_s: Seconds = Field(
+        30.0, description="From a request's arrival to its result; beyond, 503. A request may ask for less."
+    )
 
-    header_timeout_s: Seconds = Field(10.0, description="For a request's line and headers to arrive: a slow client holds a connection.")
+    header_timeout_s: Seconds = Field(
+        10.0, description="For a request's line and headers to arrive: a slow client holds a connection."
+    )
     body_timeout_s: Seconds = Field(30.0, description="For a request's body to arrive.")
     send_timeout_s: Seconds = Field(30.0, description="For a client to take its answer.")
-    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(5, description="For which an idle connection stays open.")
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
+        5, description="For which an idle connection stays open."
+    )
     max_connections: Count = Field(256, description="Open connections; beyond, 503.")
 
     drain_delay_s: float = Field(

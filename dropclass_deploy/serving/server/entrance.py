@@ -1,0 +1,107 @@
+"""What every request passes first: its id, its clock, its line in the log, and a limit on how long an answer may take."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dropclass_deploy.core.errors import printable
+from dropclass_deploy.serving.server.bodies import HELD
+from dropclass_deploy.serving.server.metrics import GONE
+from dropclass_deploy.serving.server.record import Record, begin_record
+from dropclass_deploy.serving.server.state import ServerState
+
+REQUEST_ID = "X-Request-ID"
+access = logging.getLogger("dropclass_deploy.access")
+log = logging.getLogger("dropclass_deploy.server")
+
+
+class Entrance:
+    """ASGI middleware around the whole application; see the module."""
+
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+        self._app, self._state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = begin_record(scope, Headers(scope=scope).get(REQUEST_ID))
+        outgoing = _Outgoing(send, record, self._state.settings.send_timeout_s)
+        try:
+            await self._app(scope, receive, outgoing)
+        except (ClientDisconnect, TimeoutError):
+            outgoing.status = GONE if not outgoing.began else outgoing.status
+        except Exception as error:  # a fault of ours: the client learns its number, the log the rest
+            _log_fault(record, error)
+            if not outgoing.began:
+                await JSONResponse({"error": f"internal error, request {record.request_id}"}, 500)(
+                    scope, receive, outgoing
+                )
+        finally:
+            scope.pop(HELD, lambda: None)()
+            self._account(scope, record, outgoing)
+
+    def _account(self, scope: Scope, record: Record, outgoing: _Outgoing) -> None:
+        total_ms = 1e3 * record.elapsed_s
+        if record.model is not None:
+            if outgoing.status == 200:
+                self._state.metrics.succeeded(record.model, record.stages_ms, total_ms)
+            else:
+                self._state.metrics.refused(record.model, outgoing.status)
+        if self._state.settings.access_log:
+            access.info(json.dumps(_line(scope, record, outgoing, total_ms), ensure_ascii=True))
+
+
+class _Outgoing:
+    """``send`` with an id in the headers and a limit in time; remembers what was sent."""
+
+    def __init__(self, send: Send, record: Record, timeout_s: float) -> None:
+        self._send, self._record, self._timeout_s = send, record, timeout_s
+        self.began, self.status, self.sent = False, GONE, 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.began, self.status = True, message["status"]
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID] = self._record.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers.setdefault("Cache-Control", "no-store")
+        else:
+            self.sent += len(message.get("body", b""))
+        # A client that does not read would hold its answer in memory for ever.
+        async with asyncio.timeout(self._timeout_s):
+            await self._send(message)
+
+
+def _log_fault(record: Record, error: Exception) -> None:
+    log.error(
+        json.dumps({"event": "fault", "request_id": record.request_id, "traceback": traceback.format_exception(error)})
+    )
+
+
+def _line(scope: Scope, record: Record, outgoing: _Outgoing, total_ms: float) -> dict[str, Any]:
+    """The access log's fields; the query is left out: it is the client's own."""
+    client = scope.get("client")
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "request_id": record.request_id,
+        "client": None if client is None else client[0],
+        "method": scope["method"],
+        "path": printable(scope["path"])[:256],
+        "model": None if record.model is None else record.model.name,
+        "images": record.images,
+        "status": outgoing.status,
+        "bytes_out": outgoing.sent,
+        "duration_ms": round(total_ms, 3),
+        "stages_ms": {name: round(value, 3) for name, value in record.stages_ms.items()},
+    }

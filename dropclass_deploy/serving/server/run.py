@@ -1,0 +1,184 @@
+"""The process: uvicorn around the application, and an end in which nothing that was accepted is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from dropclass_deploy.core.errors import UserError
+from dropclass_deploy.data.images import read_image
+from dropclass_deploy.serving.artifact import Artifact, open_artifact
+from dropclass_deploy.serving.segmenter import Segmenter
+from dropclass_deploy.serving.server.app import create_app
+from dropclass_deploy.serving.server.connections import guarded
+from dropclass_deploy.serving.server.hosting import HostedModel, Image
+from dropclass_deploy.serving.server.settings import ServerSettings
+from dropclass_deploy.serving.server.state import ServerState
+
+SAMPLE = "sample/image.png"
+log = logging.getLogger("dropclass_deploy.server")
+
+
+def host_artifact(
+    path: Path,
+    settings: ServerSettings,
+    *,
+    runtime: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    head: str | None = None,
+) -> HostedModel:
+    """An artifact as a model of its folder's name; the rest as for ``Segmenter.load``.
+
+    Raises:
+        ArtifactError: as ``open_artifact``.
+    """
+    artifact = open_artifact(path)
+
+    def opener() -> Segmenter:
+        return Segmenter.load(path, runtime, threads, precision=precision, head=head)
+
+    return HostedModel(path.resolve().name, opener, settings, _sample(artifact), artifact)
+
+
+def _sample(artifact: Artifact) -> Image | None:
+    if SAMPLE not in artifact.manifest.files:
+        return None
+    return read_image(artifact.folder / SAMPLE, artifact.preprocess.value_range)
+
+
+def run(models: Sequence[HostedModel], settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT: then not ready, then no new connections, then the end of what was accepted.
+
+    Says ``serving NAMES on URL`` on stderr once it listens.
+
+    Raises:
+        UserError: when the address or the TLS files cannot be used, or a network cannot be opened at the start.
+    """
+    _check_tls(settings)
+    app = create_app(models, settings)
+    state: ServerState = app.state.server
+    configuration = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=guarded(settings.header_timeout_s),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Whoever sits before the server is known to the operator, not to us: no header is believed.
+        proxy_headers=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    with _logging(), _listening(settings) as listener:
+        server = _Server(configuration, state)
+        port = listener.getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        scheme = "http" if settings.tls_cert is None else "https"
+        sys.stderr.write(f"serving {', '.join(state.models)} on {scheme}://{host}:{port}\n")
+        sys.stderr.flush()
+        server.run(sockets=[listener])
+    if state.failure is not None:
+        raise state.failure
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which first says that it is not ready and then stops listening."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config)
+        self._state = state
+        state.give_up = self._stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains; another one ends at once."""
+        del sig, frame
+        if self._state.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._state.draining = True
+        log.warning("draining: not ready, %g s until no connection is taken", self._state.settings.drain_delay_s)
+        asyncio.get_running_loop().call_later(self._state.settings.drain_delay_s, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+@contextlib.contextmanager
+def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        [family, _, _, _, address] = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such address"
+        raise UserError(
+            f"cannot listen on {where} ({reason})",
+            expected="an address of this machine and a free port",
+            remedy="choose another one with --host and --port",
+        ) from error
+    with contextlib.closing(listener):
+        yield listener
+
+
+def _check_tls(settings: ServerSettings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_cert, settings.tls_key, password=_no_password
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and key ({error.strerror or error})"
+            if isinstance(error, OSError)
+            else f"{settings.tls_key} cannot be used ({error})",
+            expected="two PEM files that belong together, the key without a password",
+        ) from error
+
+
+def _no_password() -> str:
+    """Asked for by an encrypted key; OpenSSL would ask the terminal."""
+    raise ValueError("the key has a password")
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """The access log to stdout as it is, all else to stderr."""
+    plain = logging.Formatter("%(message)s")
+    outputs = {
+        "dropclass_deploy.access": (sys.stdout, logging.INFO, plain),
+        "dropclass_deploy.server": (sys.stderr, logging.INFO, plain),
+        "uvicorn.error": (sys.stderr, logging.WARNING, plain),
+    }
+    added = []
+    for name, (stream, level, formatter) in outputs.items():
+        logger, handler = logging.getLogger(name), logging.StreamHandler(stream)
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False
+        added.append((logger, handler))
+    # A reader of the log that goes away must not take the server with it, nor fill stderr.
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+        for logger, handler in added:
+            logger.removeHandler(handler)
