@@ -2,7 +2,8 @@
 
     python stand_in_server.py [ARTIFACT] [--port 0] [--set NAME=VALUE]…
 
-STAND_IN_FAULT names what it does wrong: leaks, hangs_up, queues_for_ever, no_retry_after, ends_at_once, patient, swallows_bombs.
+STAND_IN_FAULT names what it does wrong:
+leaks, hangs_up, queues_for_ever, no_retry_after, ends_at_once, patient, swallows_bombs.
 """
 
 from __future__ import annotations
