@@ -6,13 +6,16 @@ asks once, when it is first imported (torch.compile does that too), whether its 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from importlib.util import find_spec
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What the mask doctor learns about the tests' files stays out of the user's cache.
 os.environ["DROPCLASS_CACHE"] = tempfile.mkdtemp(prefix="dropclass-cache-")
+atexit.register(shutil.rmtree, os.environ["DROPCLASS_CACHE"], ignore_errors=True)
 
 if find_spec("torch"):
     import torch
