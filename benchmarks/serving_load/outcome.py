@@ -35,7 +35,7 @@ class Bar:
 
 def at_most(what: str, value: float | None, most: float) -> Bar:
     """A bar from above; a value that is missing misses it."""
-    return Bar(what, value, f"≤ {most:g}", value is not None and value <= most)
+    return Bar(what, None if value is None else round(value, 4), f"≤ {most:g}", value is not None and value <= most)
 
 
 def equal(what: str, value: Any, expected: Any) -> Bar:

@@ -1,4 +1,4 @@
-"""The server's load tools: their arithmetic, each of them in miniature, and that they notice what is wrong."""
+"""The server's load tools in miniature: against a stand-in, whose faults they notice, and against the server itself."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import serving
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-from serving_load import bad_clients, faults, figures, memory, overload, pictures, server_process, shutdown
-from serving_load.load_client import LoadResult, Record
+from serving_builders import write_artifact
+from serving_load import bad_clients, cpu, faults, memory, overload, pictures, server_process, shutdown
 from serving_load.outcome import Bar, Outcome
 from serving_load.server_process import ServerFailedError, ServerProcess, serve_command
-from serving_load.shutdown import Request, ShutdownOptions
+from serving_load.shutdown import ShutdownOptions
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_server.py")))
 ARTIFACT = Path("artifact")
 # A quarter of the real measurement's sizes, or less: what is tested is the tool.
 SMALL_SHUTDOWN = ShutdownOptions(clients=4, before_s=0.3, timeout_s=10, side=32)
-finite = st.floats(-1e6, 1e6)
 
 
 @pytest.fixture
@@ -47,110 +42,7 @@ def missed(outcome: Outcome) -> list[str]:
     return [bar.what for bar in outcome.bars if not bar.met]
 
 
-# The arithmetic
-
-
-@given(st.lists(finite, min_size=1, max_size=50), st.floats(0, 100))
-def test_percentiles_are_numpys(values: list[float], share: float) -> None:
-    # Two ways to interpolate in float64, on numbers up to 1e6.
-    assert figures.percentile(values, share) == pytest.approx(np.percentile(values, share), rel=1e-9, abs=1e-6)
-
-
-def test_the_spread_is_in_milliseconds() -> None:
-    seconds = [0.001 * value for value in range(1, 102)]
-    assert figures.spread_ms(seconds) == {"count": 101, "p50_ms": 51, "p90_ms": 91, "p99_ms": 100, "max_ms": 101}
-    assert figures.spread_ms([]) is None
-
-
-@given(st.lists(finite, min_size=3, max_size=40), st.integers(1, 1000))
-def test_the_slope_is_numpys(kib: list[float], every: int) -> None:
-    requests = [every * index for index in range(len(kib))]
-    expected = 1000 * np.polyfit(requests, kib, 1)[0]
-    # Least squares by sums against a QR factorisation: cancellation is worst where the slope is near 0.
-    assert figures.slope_per_1000(requests, kib) == pytest.approx(expected, rel=1e-6, abs=1e-3)
-
-
-def test_the_second_half_begins_at_half_of_the_requests() -> None:
-    assert figures.second_half([0, 250, 500, 750, 1000], [9, 8, 7, 6, 5]) == ([500, 750, 1000], [7, 6, 5])
-
-
-@given(st.floats(0.1, 2000), st.floats(0.01, 3))
-def test_an_open_loop_sends_evenly(rate: float, duration_s: float) -> None:
-    times = np.array(figures.send_times(rate, duration_s))
-    assert times[0] == 0
-    assert times[-1] < duration_s <= times[-1] + 1 / rate + 1e-9
-    np.testing.assert_allclose(np.diff(times), 1 / rate, rtol=1e-6)
-
-
-def test_ratios_are_of_pairs() -> None:
-    assert figures.paired_ratio([1, 4, 9], [1, 2, 3]) == {"median": 2, "min": 1, "max": 3}
-
-
-def test_overload_counts_every_request_once() -> None:
-    records = [Record(0, 0.001, 0.021, 200), Record(0.1, 0.1, 0.101, 429, True), Record(0.2, 0.2, 0.201, 503)]
-    found = overload.overload_figures(LoadResult([*records, Record(0.3, 0.3, 0.5, problem="reset")], 0.5))
-    assert found["statuses"] == {"200": 1, "429": 1, "503": 1}
-    assert (found["sent"], found["unanswered"], found["unanswered_because"]) == (4, 1, {"reset": 1})
-    assert (found["refused_without_retry_after"], found["goodput_per_s"]) == (1, 2.0)
-    assert found["accepted_from_send"]["p50_ms"] == pytest.approx(20)
-    assert found["accepted_from_intended"]["p50_ms"] == pytest.approx(21)
-    assert found["client_lag"]["max_ms"] == pytest.approx(1)
-
-
-def test_metrics_are_summed_over_models() -> None:
-    text = '# HELP a x\na{model="m",version="1"} 3.0\na{model="n"} 4\na_total 100\naa 100\n'
-    assert overload.metric_sum(text, "a") == 7
-    assert overload.metric_sum("a 2\n", "a") == 2
-    with pytest.raises(ValueError, match="have no b"):
-        overload.metric_sum(text, "b")
-
-
-def test_requests_are_told_apart_by_the_signal() -> None:
-    requests = [
-        Request(0.0, 0.9, "answered", 200),
-        Request(0.9, 1.1, "answered", 200),
-        Request(0.9, 1.2, shutdown.CLOSED),
-        Request(1.1, 1.1, shutdown.REFUSED),
-    ]
-    assert shutdown.figures(requests, 1.0) == {
-        "answered_before": {"200": 1},
-        "under_way": {"200": 1, shutdown.CLOSED: 1},
-        "sent_later": {shutdown.REFUSED: 1},
-    }
-
-
-def test_only_segment_requests_of_the_log_count() -> None:
-    lines = [{"path": "/v1/segment", "status": 200}, {"path": "/metrics", "status": 200}]
-    assert shutdown.logged_statuses("\n".join([*map(json.dumps, lines), "no JSON"])) == {"200": 1}
-
-
-def test_torch_is_found_by_its_files() -> None:
-    harmless = ["/home/torch/onnxruntime/libonnxruntime.so", "/x/site-packages/torchless/a.so"]
-    loaded = ["/x/site-packages/torch/_C.so", "/usr/lib/libtorch_cpu.so"]
-    assert faults.torch_files([*harmless, *loaded]) == ["_C.so", "libtorch_cpu.so"]
-
-
-# What is sent
-
-
-def test_the_bomb_is_a_whole_png(tmp_path: Path) -> None:
-    path = tmp_path / "bomb.png"
-    path.write_bytes(pictures.bomb(1200))
-    with Image.open(path) as image:
-        assert (image.size, image.mode) == ((1200, 1200), "1")
-        assert image.getextrema() == (0, 0)
-    assert path.stat().st_size < 1000
-
-
-def test_the_mixed_order_repeats_itself_and_is_mixed() -> None:
-    options = memory.MemoryOptions(ARTIFACT, requests=400)
-    found = list(memory.bodies(options))
-    assert found == list(memory.bodies(options))
-    assert len({body for kind, body, _ in found if kind == memory.WHOLE}) > 100
-    assert 0.05 < sum(kind == memory.BROKEN for kind, _, _ in found) / 400 < 0.15
-
-
-# Each measurement in miniature
+# Against the stand-in
 
 
 def small_overload(**more: Any) -> Outcome:
@@ -290,46 +182,6 @@ def test_a_missed_bar_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert serving.main(["--results", str(tmp_path), "overload"]) == serving.MISSED
 
 
-CPU = {
-    "command": "python benchmarks/serving.py cpu ARTIFACT --image FILE --requests 100 --blocks 10",
-    "code": {"version": "9.9", "commit": "0123456789abcdef", "dirty": False},
-    "environment": {"cpu": "a processor", "cores": 2, "load_average_before": [0.25, 0, 0], "load_average_after": None},
-    "figures": {
-        "server_cpu_ms": 11.5,
-        "direct_cpu_ms": 10.0,
-        "server_over_direct": {"median": 1.15, "min": 1.1, "max": 1.25},
-    },
-    "bars": [{"what": "ratio", "value": 1.15, "expected": "≤ 1.2", "met": True}],
-}
-
-
-def test_the_report_says_what_was_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "cpu.json").write_text(json.dumps(CPU), encoding="utf-8")
-    document = tmp_path / "serving.md"
-    document.write_text(
-        "# S\n<!-- serving:cpu -->\nold\n<!-- serving:end -->\n<!-- serving:memory -->\n<!-- serving:end -->\nend\n",
-        encoding="utf-8",
-    )
-    words = ["--results", str(tmp_path), "report", "--document", str(document)]
-    assert serving.main(words) == serving.OK
-    text = document.read_text(encoding="utf-8")
-    assert "| server | 11.5 |" in text
-    assert "| ratio, block by block | 1.15 (1.1 – 1.25) |" in text
-    assert "| ratio | 1.15 | ≤ 1.2 | met |" in text
-    assert f"`{CPU['command']}` → `benchmarks/results/serving/cpu.json`; version 9.9 (0123456789)" in text
-    assert "not measured yet: `python benchmarks/serving.py memory …`" in text
-    assert "old" not in text
-    assert serving.main(words) == serving.OK
-    assert capsys.readouterr().out.splitlines()[-1] == "serving.md: nothing new"
-
-
-def test_the_report_refuses_unknown_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = tmp_path / "serving.md"
-    document.write_text("<!-- serving:gpu -->\n<!-- serving:end -->\n", encoding="utf-8")
-    assert serving.main(["--results", str(tmp_path), "report", "--document", str(document)]) == serving.MISTAKE
-    assert "serving:gpu names something unknown; expected cpu, overload, memory, faults" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", ["overload", "memory", "faults"])
 def test_the_report_takes_what_the_measurements_give(
     stand_in: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -347,3 +199,52 @@ def test_the_report_takes_what_the_measurements_give(
     text = serving.report.section(name, tmp_path)
     assert "| bar | found | expected |  |" in text
     assert "None" not in text
+
+
+# Against the server itself
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("served") / "tiny")
+
+
+def test_cpu_of_the_server(artifact: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(pictures.encoded(300, 400))
+    words = ["--results", str(tmp_path), "cpu", str(artifact), "--image", str(image), "--requests", "30", "--blocks"]
+    # Whether the bar is met is for a quiet machine and more requests.
+    assert serving.main([*words, "3"]) in (serving.OK, serving.MISSED)
+    found = json.loads((tmp_path / "cpu.json").read_text(encoding="utf-8"))["figures"]
+    assert len(found["server_cpu_ms_by_block"]) == len(found["direct_cpu_ms_by_block"]) == 3
+    assert found["server_over_direct"]["min"] > 0.5
+    assert "| segmenter, bytes to PNG |" in serving.report.section("cpu", tmp_path)
+
+
+def test_cpu_says_what_the_server_refuses(artifact: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "image.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(RuntimeError, match="the server answered 400"):
+        cpu.measure(cpu.CpuOptions(artifact, broken, requests=1, blocks=1))
+
+
+def test_overload_of_the_server() -> None:
+    outcome = overload.measure(overload.OverloadOptions(duration_s=1, unloaded=10, times=2))
+    found = outcome.figures["overload"]
+    assert (found["sent"], found["unanswered"], found["refused_without_retry_after"]) == (400, 0, 0)
+    assert set(found["statuses"]) <= {"200", "429", "503"}
+    assert outcome.figures["batches"]["images"] == found["statuses"]["200"]
+
+
+def test_memory_of_the_server(artifact: Path) -> None:
+    outcome = memory.measure(memory.MemoryOptions(artifact, requests=120, sample_every=30))
+    assert missed(outcome) == []
+    assert len(outcome.figures["samples"]) == 5
+
+
+def test_faults_of_the_server(artifact: Path) -> None:
+    options = faults.FaultOptions(artifact, 1, 3, 1.0, 1, 30_000, 1, ShutdownOptions(4, 0.5, 20, 64))
+    outcome = faults.measure(options)
+    # How long a start takes is for a quiet machine.
+    assert [bar for bar in missed(outcome) if not bar.startswith("start to ready")] == []
+    assert outcome.figures["shutdown"]["under_way"]["200"] > 0
