@@ -59,7 +59,8 @@ def test_one_bad_image_refuses_the_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["Failed to allocate memory for requested buffer of size 99", "std::bad_alloc", "CUDA error: out of memory"]
+    "words",
+    ["Failed to allocate memory for requested buffer of size 99", "std::bad_alloc", "CUDA error: out of memory"],
 )
 def test_running_out_of_memory_is_not_the_images_fault(words: str) -> None:
     with pytest.raises(OutOfMemoryError, match="onnxruntime ran out of memory"):

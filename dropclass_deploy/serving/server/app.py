@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from dropclass_deploy import __version__
 from dropclass_deploy.core.errors import UserError, first_line
-from dropclass_deploy.serving.server import segment_route, v2
+from dropclass_deploy.serving.server import segment_route
 from dropclass_deploy.serving.server.entrance import Entrance
 from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.keys import KeyCheck
@@ -23,6 +23,7 @@ from dropclass_deploy.serving.server.page import page
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
 from dropclass_deploy.serving.server.state import ServerState, state_of
+from dropclass_deploy.serving.server.v2 import routes as v2_routes
 
 log = logging.getLogger("dropclass_deploy.server")
 
@@ -63,7 +64,7 @@ def create_app(models: Sequence[HostedModel], settings: ServerSettings) -> FastA
     )
     app.state.server = state
     app.include_router(segment_route.router())
-    app.include_router(v2.router())
+    app.include_router(v2_routes.router())
     _add_small_routes(app)
     _add_refusals(app)
     # The last one added is the first that a request meets.

@@ -182,9 +182,10 @@ class HostedModel:
             async with asyncio.timeout(deadline - time.monotonic()):
                 results = await asyncio.gather(*map(asyncio.wrap_future, futures))
         except asyncio.CancelledError:
-            if any(future.cancelled() for future in futures):
-                raise self._unready() from None  # closed under us; a client's leaving cancels this task only
-            raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self._unready() from None  # the queue was closed, and its items with it
         finally:
             for future in futures:
                 future.cancel()

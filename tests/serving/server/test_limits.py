@@ -24,13 +24,21 @@ def bomb(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_a_body_that_is_announced_too_large_is_not_read() -> None:
     with client(max_body_bytes=1000) as http:
         answer = http.post(URL, content=bytes(1001))
-        assert (answer.status_code, answer.json()["error"]) == (413, "the body is too large; expected at most 1000 bytes")
+        assert (answer.status_code, answer.json()["error"]) == (
+            413,
+            "the body is too large; expected at most 1000 bytes",
+        )
         assert http.post(URL, content=png()).status_code == 200
 
 

@@ -73,7 +73,9 @@ def test_several_models_are_told_apart_by_name() -> None:
     with client(RedSegmenter(), RedSegmenter()) as http:
         refused = http.post(URL, content=png())
         assert refused.status_code == 400
-        assert refused.json() == {"error": "several models are served: say which with ?model=NAME, one of street, street1"}
+        assert refused.json() == {
+            "error": "several models are served: say which with ?model=NAME, one of street, street1"
+        }
         assert http.post(f"{URL}?model=street1", content=png()).headers["x-model"] == "street1"
         unknown = http.post(f"{URL}?model=lake", content=png())
         assert (unknown.status_code, unknown.json()["error"][:32]) == (404, "there is no model of this name; ")

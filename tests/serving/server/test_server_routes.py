@@ -28,7 +28,9 @@ def test_a_key_is_asked_for_everywhere_but_on_the_health_routes() -> None:
         assert http.post(URL, content=png(), headers={"Authorization": b"Bearer "}).status_code == 401
 
 
-@pytest.mark.parametrize("headers", [{"X-API-Key": "k3y"}, {"Authorization": "Bearer k3y"}, {"authorization": "bearer k3y"}])
+@pytest.mark.parametrize(
+    "headers", [{"X-API-Key": "k3y"}, {"Authorization": "Bearer k3y"}, {"authorization": "bearer k3y"}]
+)
 def test_the_right_key_opens(headers: dict[str, str]) -> None:
     with client(api_key="k3y") as http:
         assert http.post(URL, content=png(), headers=headers).status_code == 200
@@ -111,7 +113,9 @@ def test_the_page_escapes_and_says_what_is_ready() -> None:
 
 
 def test_what_cannot_be_served_together() -> None:
-    with pytest.raises(UserError, match="the models to serve are street, street; expected at least one, each with a name"):
+    with pytest.raises(
+        UserError, match="the models to serve are street, street; expected at least one, each with a name"
+    ):
         create_app([hosted(), hosted()], ServerSettings())
     with pytest.raises(UserError, match="the models to serve are none"):
         create_app([], ServerSettings())
