@@ -74,7 +74,8 @@ def _overload(figures: Stored) -> str:
     statuses = ", ".join(f"{count} × {status}" for status, count in loaded["statuses"].items())
     return (
         _table(("", "requests", "p50 ms", "p99 ms", "greatest ms"), rows)
-        + f"\n\nCapacity {figures['capacity_per_s']:g} images/s, goodput {_said(loaded['goodput_per_s'])}/s; answers: "
+        + f"\n\nCapacity {figures['capacity_per_s']:g} images/s, "
+        f"sent {_said(loaded['sent_per_s'])}/s, goodput {_said(loaded['goodput_per_s'])}/s; answers: "
         f"{statuses}; without an answer: {loaded['unanswered']}; "
         f"images of a batch: {_said(figures['batches']['mean_images'])}; "
         f"cores used: server {_said(loaded['server_busy'])}, client {_said(loaded['client_busy'])}."

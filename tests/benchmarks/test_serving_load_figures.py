@@ -63,6 +63,8 @@ def test_overload_counts_every_request_once() -> None:
     assert found["statuses"] == {"200": 1, "429": 1, "503": 1}
     assert (found["sent"], found["unanswered"], found["unanswered_because"]) == (4, 1, {"reset": 1})
     assert (found["refused_without_retry_after"], found["goodput_per_s"]) == (1, 2.0)
+    # Four requests, the last of which left at 0.3 s.
+    assert found["sent_per_s"] == 13.3
     assert found["accepted_from_send"]["p50_ms"] == pytest.approx(20)
     assert found["accepted_from_intended"]["p50_ms"] == pytest.approx(21)
     assert found["client_lag"]["max_ms"] == pytest.approx(1)
