@@ -1,4 +1,4 @@
-"""Markdown files with tables between markers: ``<!-- evidence:NAME -->`` … ``<!-- evidence:end -->``."""
+"""Markdown files with tables between markers: ``<!-- FAMILY:NAME -->`` … ``<!-- FAMILY:end -->``, such as evidence:NAME."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from pathlib import Path
 
 from dropclass_deploy.core.errors import UserError
 
-_MARKER = re.compile(r"^<!-- evidence:(\S+) -->[ \t]*$", re.MULTILINE)
+FAMILY = "evidence"
 _END = "end"
 
 
-def filled(text: str, where: str, content: Callable[[str], str]) -> str:
+def filled(text: str, where: str, content: Callable[[str], str], family: str = FAMILY) -> str:
     """The text with what is between each pair of markers replaced; doing it again changes nothing.
 
     Args:
         text: Markdown; a marker stands on a line of its own.
         where: for messages.
         content: of a marker's name.
+        family: of the markers; those of others are left alone.
 
     Raises:
         UserError: for a marker without its end, an end without a marker, or a name that ``content`` refuses.
     """
     parts, position, open_name = [], 0, None
-    for marker in _MARKER.finditer(text):
+    for marker in re.finditer(rf"^<!-- {re.escape(family)}:(\S+) -->[ \t]*$", text, re.MULTILINE):
         name = marker[1]
         if (name == _END) == (open_name is None):
-            raise _unpaired(where, name, open_name)
+            raise _unpaired(where, name, open_name, family)
         if open_name is None:
             parts.append(text[position : marker.end()])
             open_name = name
@@ -37,7 +38,7 @@ def filled(text: str, where: str, content: Callable[[str], str]) -> str:
             open_name = None
         position = marker.end() if open_name is not None else marker.start()
     if open_name is not None:
-        raise _unpaired(where, _END, open_name, missing=True)
+        raise _unpaired(where, _END, open_name, family, missing=True)
     return "".join([*parts, text[position:]])
 
 
@@ -53,8 +54,8 @@ def read(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error}", expected="a Markdown file with markers") from error
 
 
-def _unpaired(where: str, name: str, open_name: str | None, *, missing: bool = False) -> UserError:
+def _unpaired(where: str, name: str, open_name: str | None, family: str, *, missing: bool = False) -> UserError:
     if open_name is None:
-        return UserError(f"{where}: evidence:end without a marker before it", remedy="remove it")
-    found = "the file ends" if missing else f"evidence:{name} begins"
-    return UserError(f"{where}: {found} before evidence:{open_name} ends", remedy="put <!-- evidence:end --> after it")
+        return UserError(f"{where}: {family}:end without a marker before it", remedy="remove it")
+    found = "the file ends" if missing else f"{family}:{name} begins"
+    return UserError(f"{where}: {found} before {family}:{open_name} ends", remedy=f"put <!-- {family}:end --> after it")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
+from code_version import code
 
-import dropclass_deploy
 from dropclass_deploy.serving.benchmark.environment import cpu_model
 
 _LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "numpy")
@@ -23,21 +21,6 @@ def made(device: str) -> dict[str, Any]:
         "versions": versions(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-    }
-
-
-def code() -> dict[str, Any]:
-    """The package's version and commit, and whether its files differ from that commit; null outside a checkout."""
-    package = Path(dropclass_deploy.__file__).parent
-    top = _git(package, "rev-parse", "--show-toplevel")
-    # An installed package may lie below somebody else's repository.
-    if top is None or Path(top).resolve() != package.parent.resolve():
-        return {"version": dropclass_deploy.__version__, "commit": None, "dirty": None}
-    changed = _git(package, "status", "--porcelain", "--", ".")
-    return {
-        "version": dropclass_deploy.__version__,
-        "commit": _git(package, "rev-parse", "HEAD"),
-        "dirty": None if changed is None else bool(changed),
     }
 
 
@@ -59,12 +42,3 @@ def device_name(asked: str) -> str:
     if device.type == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
     return cpu_model() or platform.machine()
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None when it cannot tell."""
-    try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
