@@ -36,7 +36,7 @@ class Entrance:
             await self._app(scope, receive, send)
             return
         record = begin_record(scope, Headers(scope=scope).get(REQUEST_ID))
-        outgoing = _Outgoing(send, record, self._state.settings.send_timeout_s)
+        outgoing = _Outgoing(send, record, self._state)
         try:
             await self._app(scope, receive, outgoing)
         except (ClientDisconnect, TimeoutError):
@@ -65,8 +65,9 @@ class Entrance:
 class _Outgoing:
     """``send`` with an id in the headers and a limit in time; remembers what was sent."""
 
-    def __init__(self, send: Send, record: Record, timeout_s: float) -> None:
-        self._send, self._record, self._timeout_s = send, record, timeout_s
+    def __init__(self, send: Send, record: Record, state: ServerState) -> None:
+        self._send, self._record, self._state = send, record, state
+        self._timeout_s = state.settings.send_timeout_s
         self.began, self.status, self.sent = False, GONE, 0
 
     async def __call__(self, message: Message) -> None:
@@ -76,6 +77,9 @@ class _Outgoing:
             headers[REQUEST_ID] = self._record.request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
+            if self._state.draining:
+                # The next request on this connection would find nobody.
+                headers["Connection"] = "close"
         else:
             self.sent += len(message.get("body", b""))
         # A client that does not read would hold its answer in memory for ever.

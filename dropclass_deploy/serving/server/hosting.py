@@ -117,6 +117,15 @@ class HostedModel:
         """Images that have a place and do not run yet."""
         return self._admission.waiting
 
+    @property
+    def full(self) -> bool:
+        """Whether another image would be refused."""
+        return self._admission.waiting >= max(1, self._admission.limit)
+
+    def refusal(self) -> RefusedRequestError:
+        """Of an image that finds the queue full."""
+        return RefusedRequestError(429, f"the queue of {self.name} is full; try again later", 1)
+
     def timeout_s(self, asked: float | None) -> float:
         """Seconds for a request that asks for so many, or for none in particular."""
         limit = self._settings.timeout_s
@@ -207,7 +216,7 @@ class HostedModel:
         try:
             yield
         except QueueFullError as error:
-            raise RefusedRequestError(429, f"the queue of {self.name} is full; try again later", 1) from error
+            raise self.refusal() from error
 
     def _unready(self) -> RefusedRequestError:
         return RefusedRequestError(503, f"the model {self.name} is not ready", 1)
