@@ -74,12 +74,17 @@ def create_app(models: Sequence[HostedModel], settings: ServerSettings, state: S
 def _lifespan(state: ServerState) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        opening = [asyncio.create_task(_open(model, state)) for model in state.models.values()]
+        opening = asyncio.create_task(_open_all(state))
         yield
-        await asyncio.gather(*opening)
+        await opening
         await asyncio.to_thread(state.close)
 
     return lifespan
+
+
+async def _open_all(state: ServerState) -> None:
+    await asyncio.gather(*(_open(model, state) for model in state.models.values()))
+    state.opened()
 
 
 async def _open(model: HostedModel, state: ServerState) -> None:

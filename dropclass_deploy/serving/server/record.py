@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any, cast
 from dropclass_deploy.serving.server.hosting import HostedModel
 
 _KEY = "dropclass.record"
+# A number of the process and one of the request: as unique as drawing 16 bytes a request, and no system call.
+_PROCESS, _COUNT = secrets.token_hex(8), itertools.count()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -49,7 +52,7 @@ class Record:
 
 def begin_record(scope: MutableMapping[str, Any], given_id: str | None) -> Record:
     """A new record in an ASGI scope."""
-    own = given_id if given_id is not None and _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
+    own = given_id if given_id is not None and _REQUEST_ID.fullmatch(given_id) else f"{_PROCESS}{next(_COUNT):08x}"
     scope[_KEY] = Record(own)
     return cast(Record, scope[_KEY])
 

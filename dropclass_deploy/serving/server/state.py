@@ -33,6 +33,7 @@ class ServerState:
         draining: whether it is about to end; then it is not ready.
         failure: why a network could not be opened at the start.
         give_up: called then.
+        opened: called when every network has been opened, or could not be.
     """
 
     def __init__(self, models: Sequence[HostedModel], settings: ServerSettings) -> None:
@@ -43,6 +44,7 @@ class ServerState:
         self.draining = False
         self.failure: Exception | None = None
         self.give_up: Callable[[], None] = lambda: None
+        self.opened: Callable[[], None] = lambda: None
         for model in models:
             model.on_run = functools.partial(self._ran, model)
         # Decoding and encoding release the GIL for most of their time.

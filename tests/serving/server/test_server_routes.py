@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 from server_builders import RedSegmenter, client, hosted, png, until
@@ -39,10 +40,13 @@ def test_the_right_key_opens(headers: dict[str, str]) -> None:
 def test_request_ids_come_back_when_they_are_plain() -> None:
     with client() as http:
         assert http.get("/", headers={"X-Request-ID": "a-1.b_2"}).headers["x-request-id"] == "a-1.b_2"
+        seen = set()
         for given in ("a b", "x" * 65, 'a"b', "a\tb"):
             made = http.get("/", headers={"X-Request-ID": given}).headers["x-request-id"]
             assert made != given
-            assert len(made) == 32
+            assert re.fullmatch(r"[0-9a-f]{24}", made)
+            seen.add(made)
+        assert len(seen) == 4
 
 
 def test_each_request_is_one_line_of_json(caplog: pytest.LogCaptureFixture) -> None:
