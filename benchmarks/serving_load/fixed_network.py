@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.images import ImageLimits, read_image
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.run import run
 from dropclass_deploy.serving.server.settings import ServerSettings

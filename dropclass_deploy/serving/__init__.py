@@ -2,7 +2,8 @@
 
 from dropclass_deploy.serving.benchmark import BenchOptions, BenchReport, bench
 from dropclass_deploy.serving.parity import ParityReport, VerifyOptions, verify
-from dropclass_deploy.serving.segmenter import Segmentation, Segmenter
+from dropclass_deploy.serving.segmentation import Segmentation
+from dropclass_deploy.serving.segmenter import Segmenter
 
 __all__ = [
     "BenchOptions",

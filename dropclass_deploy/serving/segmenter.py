@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,38 +17,23 @@ from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import DENSE, LOGITS, model_file
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.sliding_window import central_window
-from dropclass_deploy.data.images import ImageLimits, read_image, resize_image
+from dropclass_deploy.data.images import ImageLimits, read_image
 from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.auto.choice import DEFAULT, Configuration, judged_runtime, stored_choice
 from dropclass_deploy.serving.images_given import AnyImage, checked_image, checked_size, in_8_bits
 from dropclass_deploy.serving.network_file import network_file
+from dropclass_deploy.serving.network_size import NetworkSize
 from dropclass_deploy.serving.networks import LogitsNetwork, MaskNetwork, fixed_size
 from dropclass_deploy.serving.runtimes import Runtime, open_runtime
 from dropclass_deploy.serving.runtimes.registry import AUTO
+from dropclass_deploy.serving.segmentation import Mask, Segmentation
 from dropclass_deploy.serving.stages import timed
-from dropclass_deploy.serving.whole_images import masks_from_logits, masks_of_mask_network
+from dropclass_deploy.serving.whole_images import alike, masks_from_logits, masks_of_mask_network
 from dropclass_deploy.serving.windows import segment_windows
 
 Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Network = TypeVar("Network", MaskNetwork, LogitsNetwork)
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """One result.
-
-    Attributes:
-        mask: uint8 (H, W) of class ids, at the image's source size.
-        class_names: by class id.
-        latency_ms: by stage: "decode" (only for encoded bytes), "preprocess", "infer", "mask"; of a batch, those of the
-            images that ran together.
-    """
-
-    mask: Mask
-    class_names: tuple[str, ...]
-    latency_ms: dict[str, float]
 
 
 class Segmenter:
@@ -93,7 +77,8 @@ class Segmenter:
             undo.callback(self.close)
             opened = self.mask_runtime.name if runtime == AUTO else runtime
             self.configuration = Configuration(runtime=opened, precision=precision, head=head, threads=threads)
-            self._fixed = fixed_size(artifact.preprocess, self._mask.input.size, artifact.folder / self.mask_file)
+            static = self._mask.input.size
+            self._size = NetworkSize(fixed_size(artifact.preprocess, static, artifact.folder / self.mask_file))
             if artifact.preprocess.window is not None:
                 # Better found now than at the first large image.
                 logits = self._logits_network.input.size
@@ -188,24 +173,17 @@ class Segmenter:
         return Segmentation(mask, self.classes.names, latency_ms)
 
     def segment_batch(self, images: Sequence[AnyImage]) -> list[Segmentation]:
-        """Segment images, those that make one batch for the network (see ``batch_key``) together.
-
-        Args:
-            images: as for a single one; of any sizes.
+        """Segment images of any sizes, those that make one batch for the network (see ``batch_key``) together.
 
         Returns:
-            Results in the order of the images. A batch may round differently from a single image: near a tie between
-            two classes a pixel can differ.
+            Results in the images' order. A batch may round differently: near a tie of two classes a pixel can differ.
 
         Raises:
             UserError: as for a single image; none of the images then has a result.
         """
         checked = [checked_image(image, self.preprocess.value_range) for image in images]
-        groups: dict[Hashable, list[int]] = {}
-        for index, image in enumerate(checked):
-            groups.setdefault(self.batch_key(image), []).append(index)
         results: dict[int, Segmentation] = {}
-        for members in groups.values():
+        for members in alike([self.batch_key(image) for image in checked]):
             latency_ms: dict[str, float] = {}
             masks = self._segment([checked[index] for index in members], None, latency_ms)
             for index, mask in zip(members, masks, strict=True):
@@ -215,7 +193,8 @@ class Segmenter:
     def batch_key(self, image: AnyImage) -> Hashable:
         """Equal for images that the network can run on together."""
         height, width = image.shape[:2]
-        return self._network_size((height, width)), self._network_size((height, width)) == (height, width)
+        seen = self._size.of((height, width))
+        return seen, seen == (height, width)
 
     def segment_bytes(self, data: bytes) -> Segmentation:
         """Decode an image file's bytes (PNG, JPEG …) under the artifact's value range and segment it.
@@ -239,7 +218,7 @@ class Segmenter:
 
     def network_image(self, image: Image) -> Image:
         """The image at the size at which the network sees it, uint8 (h, w, 3); with a window: the one in its middle."""
-        resized, window = self._resized(image), self.preprocess.window
+        resized, window = self._size.resized(image), self.preprocess.window
         if window is None or resized.shape[:2] == window.size:
             return resized
         return central_window(resized, window, self.preprocess.mean)
@@ -279,7 +258,7 @@ class Segmenter:
         self._check_open()
         targets = [(image.shape[0], image.shape[1]) if size is None else size for image in images]
         with timed(latency_ms, "preprocess"):
-            resized = [self._resized(in_8_bits(image, self.preprocess.value_range)) for image in images]
+            resized = [self._size.resized(in_8_bits(image, self.preprocess.value_range)) for image in images]
         window, shape = self.preprocess.window, resized[0].shape[:2]
         try:
             if window is not None and shape != window.size:
@@ -295,16 +274,6 @@ class Segmenter:
             # Closed by another thread meanwhile: the network's refusal would be blamed on the image.
             self._check_open()
             raise
-
-    def _network_size(self, size: Size) -> Size:
-        """At which the network sees an image of ``size``."""
-        height, width = (fixed or own for fixed, own in zip(self._fixed or (None, None), size, strict=True))
-        return height, width
-
-    def _resized(self, image: Image) -> Image:
-        height, width = image.shape[:2]
-        wanted = self._network_size((height, width))
-        return image if (height, width) == wanted else resize_image(image, wanted)
 
     @property
     def _logits_network(self) -> LogitsNetwork:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -44,6 +44,14 @@ def masks_from_logits(
         with timed(latency_ms, "mask"):
             masks += [logits_to_mask(planes, target) for planes, (_, target) in zip(logits, part, strict=False)]
     return masks
+
+
+def alike(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Positions of equal keys, together."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
 def _parts(items: Sequence[Item], batch: int | None) -> Iterator[Sequence[Item]]:

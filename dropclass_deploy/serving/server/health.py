@@ -19,7 +19,7 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import DropclassError, OutOfMemoryError, first_line
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.images import ImageLimits
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 
 Image = npt.NDArray[np.uint8]
 

@@ -20,7 +20,7 @@ from dropclass_deploy.serving.batching import (
     Place,
     QueueFullError,
 )
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 from dropclass_deploy.serving.server.health import Health, ModelFailedError, Opener, SegmentsBatches
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from starlette.requests import ClientDisconnect, Request
 
 from dropclass_deploy.serving.batching import Place
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 from dropclass_deploy.serving.server.hosting import Answer, HostedModel
 from dropclass_deploy.serving.server.record import record_of
 from dropclass_deploy.serving.server.refusals import RefusedRequestError

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.data.images import ImageLimits, encode_png, overlay
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 from dropclass_deploy.serving.server.hosting import HostedModel, Image
 from dropclass_deploy.serving.server.inference import segment
 from dropclass_deploy.serving.server.record import Record, record_of

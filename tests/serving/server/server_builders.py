@@ -16,7 +16,7 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.images import ImageLimits, encode_png, read_image
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 from dropclass_deploy.serving.server.app import create_app
 from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.settings import ServerSettings

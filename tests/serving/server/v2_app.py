@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from server_builders import RedSegmenter
 from starlette.requests import Request
 
-from dropclass_deploy.serving.segmenter import Segmentation
+from dropclass_deploy.serving.segmentation import Segmentation
 from dropclass_deploy.serving.server.app import create_app
 from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.settings import ServerSettings
