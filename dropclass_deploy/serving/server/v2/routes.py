@@ -23,6 +23,20 @@ from dropclass_deploy.serving.server.v2.schema import shown
 from dropclass_deploy.serving.server.v2.tensors import read_request
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAMED = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_INFER_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "object"},
+            "example": {
+                "inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 32, 32, 3], "data": "3,072 values"}],
+                "outputs": [{"name": "mask"}],
+            },
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
 # An index request says one thing; this is plenty.
 _INDEX_BYTES = 65_536
 
@@ -30,19 +44,21 @@ _INDEX_BYTES = 65_536
 def router() -> APIRouter:
     """All routes; the app that includes them has its server as ``app.state.server``."""
     routes = APIRouter(tags=["Open Inference Protocol V2"])
-    routes.add_api_route("/v2", metadata, methods=["GET"])
-    routes.add_api_route("/v2/health/live", live, methods=["GET"])
-    routes.add_api_route("/v2/health/ready", ready, methods=["GET"])
-    routes.add_api_route("/v2/repository/index", index, methods=["POST"])
-    routes.add_api_route("/v2/repository/models/{name}/load", chosen_at_start, methods=["POST"])
-    routes.add_api_route("/v2/repository/models/{name}/unload", chosen_at_start, methods=["POST"])
-    for number, model in enumerate(("/v2/models/{name}", "/v2/models/{name}/versions/{version}")):
-        # Documented once: the versioned paths say the same.
-        documented = number == 0
-        routes.add_api_route(model, described, methods=["GET"], include_in_schema=documented)
-        routes.add_api_route(f"{model}/ready", model_ready, methods=["GET"], include_in_schema=documented)
-        routes.add_api_route(f"{model}/config", configured, methods=["GET"], include_in_schema=documented)
-        routes.add_api_route(f"{model}/infer", infer, methods=["POST"], include_in_schema=documented)
+    routes.add_api_route("/v2", metadata, summary="The server")
+    routes.add_api_route("/v2/health/live", live, summary="Does the process answer?")
+    routes.add_api_route("/v2/health/ready", ready, summary="Do all models answer?")
+    routes.add_api_route("/v2/repository/index", index, methods=["POST"], summary="The models and their states")
+    for action in ("load", "unload"):
+        path = f"/v2/repository/models/{{name}}/{action}"
+        routes.add_api_route(path, chosen_at_start, methods=["POST"], include_in_schema=False)
+    # Documented once: the versioned paths say the same.
+    for model, in_schema in (("/v2/models/{name}", True), ("/v2/models/{name}/versions/{version}", False)):
+        described_as: dict[str, Any] = {"include_in_schema": in_schema, "openapi_extra": {"parameters": [_NAMED]}}
+        routes.add_api_route(model, described, summary="A model's tensors", **described_as)
+        routes.add_api_route(f"{model}/ready", model_ready, summary="Does this model answer?", **described_as)
+        routes.add_api_route(f"{model}/config", configured, summary="A model in Triton's words", **described_as)
+        described_as["openapi_extra"] = {"parameters": [_NAMED], "requestBody": _INFER_BODY}
+        routes.add_api_route(f"{model}/infer", infer, methods=["POST"], summary="Masks of a batch", **described_as)
     return routes
 
 
