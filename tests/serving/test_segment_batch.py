@@ -8,6 +8,7 @@ from serving_builders import PLAIN, write_artifact
 
 from dropclass_deploy.core.errors import OutOfMemoryError, UserError
 from dropclass_deploy.core.sliding_window import Window
+from dropclass_deploy.data.images import encode_png
 from dropclass_deploy.serving import Segmenter
 from dropclass_deploy.serving.runtimes.memory import refuse_out_of_memory
 
@@ -40,6 +41,15 @@ def test_a_batch_gives_what_single_images_give(tmp_path: Path, preprocess, shape
         # A 3×3 convolution of a few sums: no rounding comes near a tie.
         np.testing.assert_array_equal(one.mask, other.mask)
         assert set(one.latency_ms) == {"preprocess", "infer", "mask"}
+
+
+def test_every_stage_from_bytes_to_png(tmp_path: Path) -> None:
+    image = images((12, 16))[0]
+    with Segmenter.load(write_artifact(tmp_path / "a")) as segmenter:
+        result = segmenter.segment_bytes(encode_png(image))
+        assert result.png() == encode_png(segmenter(image).mask)
+    assert list(result.latency_ms) == ["decode", "preprocess", "infer", "mask", "encode"]
+    assert min(result.latency_ms.values()) > 0
 
 
 def test_who_may_run_together(tmp_path: Path) -> None:
