@@ -225,7 +225,7 @@ def _decode(source: Path | bytes, limits: ImageLimits = _ANY) -> tuple[Image.Ima
             stored = _stored_mode(image)
             image.load()
         except Exception as error:  # the decoders raise whatever hostile bytes lead them to
-            raise _unreadable(_name(source), error) from error
+            raise _unreadable(_name(source), error, limits) from error
         return image, stored
 
 

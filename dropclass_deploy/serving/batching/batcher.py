@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -22,7 +23,7 @@ class DeadlinePassedError(DropclassError):
     """The item was still waiting when its time was over; it was not run."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting(Generic[Item, Result]):
     item: Item
     key: Hashable
@@ -41,6 +42,7 @@ class Batcher(Generic[Item, Result]):
         run: from items of one key to their results, in order; called in one thread only.
         key: equal for items that may run together.
         largest: items in a batch.
+        most: of items like this one in a batch, when that is fewer.
         wait_s: how long the first of a batch waits for others; 0: batches form only while another one runs.
         clock: seconds.
     """
@@ -51,10 +53,11 @@ class Batcher(Generic[Item, Result]):
         key: Callable[[Item], Hashable],
         *,
         largest: int,
+        most: Callable[[Item], int] = lambda _: sys.maxsize,
         wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run, self._key, self._wait_s, self._clock = run, key, wait_s, clock
+        self._run, self._key, self._most, self._wait_s, self._clock = run, key, most, wait_s, clock
         self._worth = BatchWorth(largest)
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._changed = threading.Condition()
@@ -78,15 +81,17 @@ class Batcher(Generic[Item, Result]):
                 raise CancelledError
             self._queue.append(waiting)
             self._changed.notify()
+        waiting.future.add_done_callback(lambda future: self._drop(waiting) if future.cancelled() else None)
         return waiting.future
 
-    def close(self) -> None:
-        """Cancel what waits, finish what runs, end the thread."""
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Cancel what waits, finish what runs, end the thread; whether it has ended within the time."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def fail_waiting(self, error: Exception) -> None:
         """Fail everything that waits now: nothing can run it."""
@@ -102,9 +107,16 @@ class Batcher(Generic[Item, Result]):
         while (batch := self._next()) is not None:
             if batch:
                 self._finish(batch)
-        for one in self._queue:
-            one.started()
+        for one in list(self._queue):
             one.future.cancel()
+
+    def _drop(self, one: _Waiting[Item, Result]) -> None:
+        """Take a cancelled item out of the queue: what it holds is large, and its turn may be far away."""
+        with self._changed:
+            if one not in self._queue:
+                return
+            self._queue.remove(one)
+        one.started()
 
     def _next(self) -> list[_Waiting[Item, Result]] | None:
         """The batch to run now: empty when all of its items were cancelled or late; None when closed."""
@@ -118,7 +130,7 @@ class Batcher(Generic[Item, Result]):
                 return None if self._closed else []
             key = self._queue[0].key
             same = [one for one in self._queue if one.key == key]
-            chosen = same[: self._worth.choose(key, len(same))]
+            chosen = same[: self._worth.choose(key, min(len(same), self._most(same[0].item)))]
             taken = set(map(id, chosen))
             self._queue = deque(one for one in self._queue if id(one) not in taken)
         return [one for one in chosen if self._starts(one)]
@@ -129,7 +141,7 @@ class Batcher(Generic[Item, Result]):
         while not self._closed and self._queue:
             same = sum(one.key == first.key for one in self._queue)
             remaining = until - self._clock()
-            if remaining <= 0 or same >= self._worth.largest:
+            if remaining <= 0 or same >= min(self._worth.largest, self._most(first.item)):
                 return
             self._changed.wait(remaining)
 
@@ -145,8 +157,10 @@ class Batcher(Generic[Item, Result]):
     def _finish(self, batch: list[_Waiting[Item, Result]]) -> None:
         began = self._clock()
         try:
-            results = self._run([one.item for one in batch])
-        except Exception as error:
+            results = list(self._run([one.item for one in batch]))
+            if len(results) != len(batch):
+                raise RuntimeError(f"a batch of {len(batch)} gave {len(results)} results")
+        except BaseException as error:  # whatever it is, this thread has to live, and somebody waits for an answer
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return

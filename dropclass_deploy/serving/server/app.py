@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from dropclass_deploy import __version__
-from dropclass_deploy.core.errors import UserError, first_line
+from dropclass_deploy.core.errors import DataError, UserError, first_line
 from dropclass_deploy.serving.server import segment_route
 from dropclass_deploy.serving.server.entrance import Entrance
 from dropclass_deploy.serving.server.hosting import HostedModel
@@ -52,6 +52,7 @@ def create_app(models: Sequence[HostedModel], settings: ServerSettings, state: S
 
     app = FastAPIOffline(
         redoc_url=None,
+        redirect_slashes=False,
         title="dropclass serve",
         version=__version__,
         description=_ABOUT,
@@ -76,8 +77,10 @@ def _lifespan(state: ServerState) -> Callable[[FastAPI], AbstractAsyncContextMan
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         opening = asyncio.create_task(_open_all(state))
         yield
-        await opening
-        await asyncio.to_thread(state.close)
+        within = state.settings.drain_timeout_s
+        await asyncio.wait({opening}, timeout=within)
+        if not opening.done() or not await asyncio.to_thread(state.close, within):
+            state.abandon()
 
     return lifespan
 
@@ -122,6 +125,8 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(UserError)
     async def mistake(_: Request, error: UserError) -> JSONResponse:
+        if type(error) not in (UserError, DataError):
+            raise error  # of our files and libraries, not of the request
         return JSONResponse({"error": str(error)}, 400)
 
     @app.exception_handler(HTTPException)

@@ -1,7 +1,7 @@
 """Connections that cannot be held for ever, nor in any number, nor with headers of any size.
 
-uvicorn limits how long an idle connection stays open between requests; how slowly a request may trickle in, how long its
-headers may get and how many connections there are is said here.
+uvicorn limits how long an idle connection stays open between requests. How slowly a request may trickle in, how long its
+headers may get, how slowly its answer may be taken and how many connections there are is said here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dropclass_deploy.serving.server.keys import OPEN
+
 HEAD_BYTES = 65_536
-"""Of a request's line and headers."""
+"""Of a request's line and headers; and of what may stand between the pieces of a body (trailers, chunk extensions)."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,24 @@ class ConnectionLimits:
 
     Attributes:
         header_timeout_s: for a request's line and headers to arrive.
+        send_timeout_s: for an answer to be taken.
         connections: open at once; beyond, 503.
     """
 
     header_timeout_s: float
+    send_timeout_s: float
     connections: int
 
 
 class _Gathering:
-    """A transport that sends what is written in one turn of the event loop in one piece.
+    """A transport that sends what is written in one turn of the event loop in one piece, and is closed in the end.
 
-    uvicorn writes an answer's head and its body separately; each would be a call to the system, and a packet.
+    uvicorn writes an answer's head and its body separately; each would be a call to the system, and a packet. A transport
+    that is closed waits for its buffer to be taken, for ever: here for so long.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, send_timeout_s: float) -> None:
+        self._transport, self._loop, self._send_timeout_s = transport, loop, send_timeout_s
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -49,6 +54,8 @@ class _Gathering:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(self._send_timeout_s, self._transport.abort)
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
@@ -62,41 +69,65 @@ class _Gathering:
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits, which ``guarded`` sets."""
 
-    limits = ConnectionLimits(10.0, 256)
-    _clock: asyncio.TimerHandle | None = None
+    limits = ConnectionLimits(10.0, 30.0, 256)
+    _owed: asyncio.TimerHandle | None = None
+    _sending: asyncio.TimerHandle | None = None
     _in_head = _in_body = False
     _head_bytes = 0
+    _between = 0
+    _body_came = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection owes a request."""
-        super().connection_made(cast(asyncio.Transport, _Gathering(transport, self.loop)))
+        gathering = _Gathering(transport, self.loop, self.limits.send_timeout_s)
+        super().connection_made(cast(asyncio.Transport, gathering))
         if len(self.connections) > self.limits.connections:
-            self.app = _too_many_connections
+            self.app = cast(Any, _Refusing(503, "too many connections; try again later", cast(ASGIApp, self.app)))
         self._start()
 
     def data_received(self, data: bytes) -> None:
-        """Look whether the headers are complete by now."""
+        """Look whether the headers are complete by now, and whether what came was of any use."""
+        began_before, self._body_came = self._in_head, False
         super().data_received(data)
-        if not self._in_head:
-            if not self._in_body and (self.cycle is None or self.cycle.response_complete):
-                # Line ends before a request: uvicorn has just stopped its own clock for them.
-                self._start()
+        if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        self._start()
-        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The headers are too long.")
+        if self._in_head:
+            # Of the piece in which a head begins the beginning is not known: the parser counts it when it is complete.
+            self._head_bytes += len(data) if began_before else 0
+            self._start()
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response("The headers are too long.")
+        elif self._in_body:
+            self._between = 0 if self._body_came else self._between + len(data)
+            if self._between > HEAD_BYTES:
+                self.transport.abort()
+        elif self.cycle is None or self.cycle.response_complete:
+            # Line ends before a request: uvicorn has just stopped its own clock for them.
+            self._start()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._between = True, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers after a body are nobody's, and are not kept."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """What was owed is there."""
         self._in_head, self._in_body = False, True
         self._stop()
+        usual, refusal = self.app, self._refusal()
+        self.app = usual if refusal is None else cast(Any, refusal)
         super().on_headers_complete()
+        self.app = usual
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._body_came = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body, too."""
@@ -106,25 +137,46 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Answered: a client that goes on sending a body that nobody wants has a while for the rest of it."""
         super().on_response_complete()
-        if self._in_body:
+        if self._in_body and self.cycle.response_complete:
             self._start()
+
+    def pause_writing(self) -> None:
+        """The client takes its answer more slowly than it is made."""
+        super().pause_writing()
+        self._sending = self.loop.call_later(self.limits.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        super().resume_writing()
+        if self._sending is not None:
+            self._sending.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is owed any more."""
         self._stop()
         super().connection_lost(exc)
 
+    def _refusal(self) -> _Refusing | None:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEAD_BYTES:
+            return _Refusing(431, f"the headers are too long; expected at most {HEAD_BYTES} bytes")
+        names = {name for name, _ in self.headers}
+        if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
+            # The parser takes what follows for another protocol's.
+            return _Refusing(400, "no upgrade is offered; send the request without the header Upgrade")
+        return None
+
     def _start(self) -> None:
-        if self._clock is None:
-            self._clock = self.loop.call_later(self.limits.header_timeout_s, self._give_up)
+        if self._owed is None:
+            self._owed = self.loop.call_later(self.limits.header_timeout_s, self._give_up)
 
     def _stop(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+        if self._owed is not None:
+            self._owed.cancel()
+            self._owed = None
 
     def _give_up(self) -> None:
-        self._clock = None
+        self._owed = None
         self.transport.close()
 
 
@@ -133,15 +185,22 @@ def guarded(limits: ConnectionLimits) -> type[GuardedProtocol]:
     return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
 
 
-_TOO_MANY = json.dumps({"error": "too many connections; try again later"}).encode()
+class _Refusing:
+    """An ASGI application that says no and closes; but to the health routes, when there is somebody to answer them."""
 
+    def __init__(self, status: int, message: str, health: ASGIApp | None = None) -> None:
+        self._status, self._health = status, health
+        self._body = json.dumps({"error": message}).encode()
 
-async def _too_many_connections(_scope: Scope, _receive: Receive, send: Send) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(_TOO_MANY)).encode()),
-        (b"retry-after", b"1"),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": _TOO_MANY})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._health is not None and (scope["type"] != "http" or scope["path"] in OPEN):
+            await self._health(scope, receive, send)
+            return
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(self._body)).encode()),
+            (b"connection", b"close"),
+            *([(b"retry-after", b"1")] if self._status == 503 else []),
+        ]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})

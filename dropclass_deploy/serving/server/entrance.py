@@ -1,4 +1,4 @@
-"""What every request passes first: its id, its clock, its line in the log, and a limit on how long an answer may take."""
+"""What every request passes first: its id, its clock, its line in the log."""
 
 from __future__ import annotations
 
@@ -39,8 +39,13 @@ class Entrance:
         outgoing = _Outgoing(send, record, self._state)
         try:
             await self._app(scope, receive, outgoing)
-        except (ClientDisconnect, TimeoutError):
-            outgoing.status = GONE if not outgoing.began else outgoing.status
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            # The time for what was accepted is over.
+            if not self._state.draining or outgoing.began:
+                raise
+            await _refused("the server is stopping")(scope, receive, outgoing)
         except Exception as error:  # a fault of ours: the client learns its number, the log the rest
             _log_fault(record, error)
             if not outgoing.began:
@@ -63,11 +68,10 @@ class Entrance:
 
 
 class _Outgoing:
-    """``send`` with an id in the headers and a limit in time; remembers what was sent."""
+    """``send`` with an id in the headers; remembers what was sent."""
 
     def __init__(self, send: Send, record: Record, state: ServerState) -> None:
         self._send, self._record, self._state = send, record, state
-        self._timeout_s = state.settings.send_timeout_s
         self.began, self.status, self.sent = False, GONE, 0
 
     async def __call__(self, message: Message) -> None:
@@ -82,9 +86,11 @@ class _Outgoing:
                 headers["Connection"] = "close"
         else:
             self.sent += len(message.get("body", b""))
-        # A client that does not read would hold its answer in memory for ever.
-        async with asyncio.timeout(self._timeout_s):
-            await self._send(message)
+        await self._send(message)
+
+
+def _refused(message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, 503, {"Retry-After": "1"})
 
 
 def _log_fault(record: Record, error: Exception) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.errors import DropclassError, OutOfMemoryError, first_line
+from dropclass_deploy.core.errors import (
+    ArtifactError,
+    DropclassError,
+    MissingExtraError,
+    ModelError,
+    OutOfMemoryError,
+    UserError,
+    first_line,
+)
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.images import ImageLimits
 from dropclass_deploy.serving.segmentation import Segmentation
@@ -26,6 +35,10 @@ Image = npt.NDArray[np.uint8]
 log = logging.getLogger("dropclass_deploy.server")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_TRUSTED_S = 1.0
+"""After the canary was well: bad images in a row must not each cost a second run."""
+_OURS = (ArtifactError, ModelError, MissingExtraError)
+"""Of the caller's mistakes, those that are not the image's: files that have changed or gone, a library that has."""
 _GREY = np.full((64, 64, 3), 128, np.uint8)
 
 
@@ -64,7 +77,9 @@ class Health:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._recovery: threading.Thread | None = None
+        self._well_at = -_TRUSTED_S
         self.segmenter: SegmentsBatches | None = None
+        self.classes: ClassTable | None = None
         self.ready = False
 
     def open(self) -> None:
@@ -72,20 +87,29 @@ class Health:
         segmenter = self._opener()
         try:
             segmenter.segment_batch([self._canary])
+            self._try_another_size(segmenter)
         except BaseException:
             segmenter.close()
             raise
         with self._lock:
-            self.segmenter, self.ready = segmenter, True
+            self.segmenter, self.classes, self.ready = segmenter, segmenter.classes, True
 
-    def close(self) -> None:
-        """Let the network go."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Let the network go; one that is just being opened gets so long for it."""
         self._closed.set()
         with self._lock:
             recovery = self._recovery
         if recovery is not None:
-            recovery.join()
+            recovery.join(timeout_s)
         self._let_go()
+
+    def _try_another_size(self, segmenter: SegmentsBatches) -> None:
+        """An image that has to be resized goes through another network; one that keeps its size may be refused."""
+        try:
+            segmenter.segment_batch([np.ascontiguousarray(self._canary[:-1, :-1])])
+        except UserError as error:
+            if isinstance(error, _OURS):
+                raise
 
     def segment(self, images: Sequence[Image]) -> list[Segmentation]:
         """Run the network.
@@ -104,16 +128,19 @@ class Health:
             self._recover(error)
             raise ModelFailedError(f"{self._name} ran out of memory") from error
         except Exception as error:
-            if self._answers(segmenter):
+            if not isinstance(error, _OURS) and self._answers(segmenter):
                 raise
             self._recover(error)
             raise ModelFailedError(f"{self._name} failed") from error
 
     def _answers(self, segmenter: SegmentsBatches) -> bool:
+        if time.monotonic() - self._well_at < _TRUSTED_S:
+            return True
         try:
             segmenter.segment_batch([self._canary])
         except Exception:
             return False
+        self._well_at = time.monotonic()
         return True
 
     def _recover(self, error: BaseException) -> None:

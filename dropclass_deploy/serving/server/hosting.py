@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.serving.artifact import Artifact
 from dropclass_deploy.serving.batching import (
     Admission,
@@ -83,6 +84,7 @@ class HostedModel:
             self._run,
             lambda image: self.segmenter.batch_key(image),
             largest=settings.max_batch,
+            most=lambda image: settings.max_batch_pixels // (image.shape[0] * image.shape[1]) or 1,
             wait_s=settings.batch_wait_ms / 1000,
         )
 
@@ -90,10 +92,12 @@ class HostedModel:
         """Load the network and run it once; blocks. Raises what the opener does."""
         self._health.open()
 
-    def close(self) -> None:
-        """Finish what runs, cancel what waits, let the network go."""
-        self._batcher.close()
-        self._health.close()
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finish what runs, cancel what waits, let the network go; False when it is still running after that time."""
+        ended = self._batcher.close(timeout_s)
+        if ended:
+            self._health.close(timeout_s)
+        return ended
 
     @property
     def ready(self) -> bool:
@@ -111,6 +115,17 @@ class HostedModel:
         if segmenter is None:
             raise self._unready()
         return segmenter
+
+    @property
+    def classes(self) -> ClassTable:
+        """Names and colours, whatever becomes of the network meanwhile.
+
+        Raises:
+            RefusedRequestError: before it was opened.
+        """
+        if self._health.classes is None:
+            raise self._unready()
+        return self._health.classes
 
     @property
     def waiting(self) -> int:

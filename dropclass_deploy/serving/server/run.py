@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import socket
 import ssl
 import sys
@@ -24,6 +25,8 @@ from dropclass_deploy.serving.segmenter import Segmenter
 from dropclass_deploy.serving.server.app import create_app
 from dropclass_deploy.serving.server.connections import ConnectionLimits, guarded
 from dropclass_deploy.serving.server.hosting import HostedModel, Image
+from dropclass_deploy.serving.server.logs import logging_beside
+from dropclass_deploy.serving.server.segment_route import MODEL_NAME
 from dropclass_deploy.serving.server.settings import ServerSettings
 from dropclass_deploy.serving.server.state import ServerState
 
@@ -46,11 +49,19 @@ def host_artifact(
         ArtifactError: as ``open_artifact``.
     """
     artifact = open_artifact(path)
+    # A link's own name, not that of what it leads to.
+    name = Path(os.path.abspath(path)).name  # noqa: PTH100 (Path.resolve follows links)
+    if re.fullmatch(MODEL_NAME, name) is None:
+        raise UserError(
+            f"the folder {name!r} cannot be a model's name in a URL",
+            expected="letters, digits, '.', '_' and '-', the first one a letter or digit, 128 at most",
+            remedy="rename it, or serve a link to it that has such a name",
+        )
 
     def opener() -> Segmenter:
         return Segmenter.load(path, runtime, threads, precision=precision, head=head)
 
-    return HostedModel(path.resolve().name, opener, settings, _sample(artifact), artifact)
+    return HostedModel(name, opener, settings, _sample(artifact), artifact)
 
 
 def _sample(artifact: Artifact) -> Image | None:
@@ -73,7 +84,7 @@ def run(models: Sequence[HostedModel], settings: ServerSettings) -> None:
     configuration = uvicorn.Config(
         app,
         loop="asyncio",
-        http=guarded(ConnectionLimits(settings.header_timeout_s, settings.max_connections)),
+        http=guarded(ConnectionLimits(settings.header_timeout_s, settings.send_timeout_s, settings.max_connections)),
         ws="none",
         log_config=None,
         access_log=False,
@@ -85,7 +96,7 @@ def run(models: Sequence[HostedModel], settings: ServerSettings) -> None:
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    with _logging(), _listening(settings) as listener:
+    with logging_beside(), _listening(settings) as listener:
         server = _Server(configuration, state)
         port = listener.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -104,20 +115,31 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._state = state
         state.give_up = self._stop
-        state.opened = _settle
+        state.opened, state.abandon = _settle, _abandon
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains; another one ends at once."""
         del sig, frame
         if self._state.draining:
-            self.should_exit = self.force_exit = True
-            return
+            _leave()
         self._state.draining = True
         log.warning("draining: not ready, %g s until no connection is taken", self._state.settings.drain_delay_s)
         asyncio.get_running_loop().call_later(self._state.settings.drain_delay_s, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True
+
+
+def _abandon() -> None:
+    log.error("a network does not return; leaving it")
+    _leave()
+
+
+def _leave() -> None:
+    """End the process whatever its threads do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _settle() -> None:
@@ -171,30 +193,3 @@ def _check_tls(settings: ServerSettings) -> None:
 def _no_password() -> str:
     """Asked for by an encrypted key; OpenSSL would ask the terminal."""
     raise ValueError("the key has a password")
-
-
-@contextlib.contextmanager
-def _logging() -> Iterator[None]:
-    """The access log to stdout as it is, all else to stderr."""
-    plain = logging.Formatter("%(message)s")
-    outputs = {
-        "dropclass_deploy.access": (sys.stdout, logging.INFO, plain),
-        "dropclass_deploy.server": (sys.stderr, logging.INFO, plain),
-        "uvicorn.error": (sys.stderr, logging.WARNING, plain),
-    }
-    added = []
-    for name, (stream, level, formatter) in outputs.items():
-        logger, handler = logging.getLogger(name), logging.StreamHandler(stream)
-        handler.setFormatter(formatter)
-        logger.addHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = False
-        added.append((logger, handler))
-    # A reader of the log that goes away must not take the server with it, nor fill stderr.
-    before, logging.raiseExceptions = logging.raiseExceptions, False
-    try:
-        yield
-    finally:
-        logging.raiseExceptions = before
-        for logger, handler in added:
-            logger.removeHandler(handler)

@@ -65,6 +65,8 @@ def router() -> APIRouter:
         """The body is the image file itself, or multipart/form-data with the field `image`."""
         state, record = state_of(request), record_of(request.scope)
         record.model = hosted = state.model(model)
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise RefusedRequestError(415, "the body is compressed; expected the image file as it is")
         body = await state.body(request)
         with hosted.enter() as place:
             data = await _image_bytes(request, body)
@@ -114,7 +116,7 @@ def _decode(hosted: HostedModel, data: bytes, state: ServerState) -> Image:
 async def _answer(
     state: ServerState, record: Record, hosted: HostedModel, wanted: Format, image: Image, result: Segmentation
 ) -> Response:
-    classes = hosted.segmenter.classes
+    classes = hosted.classes
     with record.stage("encode"):
         if wanted == "json":
             content, media = await state.in_pool(_figures, hosted.name, classes, result, record), "application/json"

@@ -49,11 +49,14 @@ class ServerSettings(BaseModel):
     max_images: Count = Field(64, description="Images of one V2 request (its first dimension).")
     max_tensors: Count = Field(16, description="Input or output tensors that one V2 request may name.")
     max_json_bytes: Count = Field(
-        16 * MIB, description="Bytes of JSON: a parsed tensor takes tens of times as much memory."
+        4 * MIB, description="Bytes of JSON: while it is parsed nothing else is done. Large images go binary."
     )
     max_json_depth: Count = Field(16, description="Nesting of JSON: a V2 request needs seven.")
 
     max_batch: Count = Field(4, description="Images of one size that the network runs on together.")
+    max_batch_pixels: Count = Field(
+        4_194_304, description="Pixels of all images of a batch, 2048×2048: its memory grows with them."
+    )
     batch_wait_ms: float = Field(
         0.0,
         ge=0,

@@ -45,7 +45,7 @@ def settings_from(
         given[key] = _value(pair, value)
     api_key = environment.get(KEY_VARIABLE) if key_file is None else _first_line(key_file)
     if api_key is not None:
-        given["api_key"] = api_key
+        given["api_key"] = _usable(api_key.strip())
     try:
         return ServerSettings.model_validate(given)
     except ValidationError as error:
@@ -65,6 +65,13 @@ def described() -> list[tuple[str, str, str]]:
         shown = ",".join(default) if isinstance(default, tuple) else "none" if default is None else str(default)
         rows.append((name, shown, field.description or ""))
     return rows
+
+
+def _usable(key: str) -> str:
+    """Headers carry nothing else whole; a key that can never match would lock everybody out."""
+    if not (key.isascii() and key.isprintable()):
+        raise UserError("the API key has a sign that a header does not carry", expected="printable ASCII")
+    return key
 
 
 def _value(pair: str, text: str) -> Any:

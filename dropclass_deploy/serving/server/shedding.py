@@ -47,7 +47,8 @@ class Shedding:
         if path == _SEGMENT:
             if len(models) == 1 and not scope["query_string"]:
                 return next(iter(models.values()))
-            [name] = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[:1]
+            # Of several the last one counts, as for the route.
+            name = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
             return models.get(name) if name else next(iter(models.values())) if len(models) == 1 else None
         if path.startswith(_MODELS) and path.endswith(_INFER):
             return models.get(path.removeprefix(_MODELS).removesuffix(_INFER).removesuffix("/versions/1"))

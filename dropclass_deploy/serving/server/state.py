@@ -33,6 +33,7 @@ class ServerState:
         draining: whether it is about to end; then it is not ready.
         failure: why a network could not be opened at the start.
         give_up: called then.
+        abandon: called at the end when a network does not return.
         opened: called when every network has been opened, or could not be.
     """
 
@@ -44,6 +45,7 @@ class ServerState:
         self.draining = False
         self.failure: Exception | None = None
         self.give_up: Callable[[], None] = lambda: None
+        self.abandon: Callable[[], None] = lambda: None
         self.opened: Callable[[], None] = lambda: None
         for model in models:
             model.on_run = functools.partial(self._ran, model)
@@ -85,11 +87,11 @@ class ServerState:
     def _ran(self, model: HostedModel, run: BatchRun) -> None:
         self.metrics.ran(model, run.images)
 
-    def close(self) -> None:
-        """Let models and threads go."""
-        for model in self.models.values():
-            model.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Let models and threads go; False when a network is still running after that time."""
+        ended = [model.close(timeout_s) for model in self.models.values()]
+        self._pool.shutdown(wait=all(ended), cancel_futures=True)
+        return all(ended)
 
 
 def state_of(connection: HTTPConnection) -> ServerState:

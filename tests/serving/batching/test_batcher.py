@@ -148,3 +148,11 @@ def test_failing_all_that_waits() -> None:
     assert first.result(10) == 4
     assert queue.submit(5, FAR).result(10) == 10
     queue.close()
+
+
+def test_too_few_results_are_a_failure_and_not_the_end() -> None:
+    queue: Batcher[int, int] = Batcher(lambda items: [] if items == [7] else items, key=lambda _: 0, largest=4)
+    with pytest.raises(RuntimeError, match="a batch of 1 gave 0 results"):
+        queue.submit(7, FAR).result(10)
+    assert queue.submit(8, FAR).result(10) == 8
+    queue.close()

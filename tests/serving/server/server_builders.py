@@ -50,8 +50,8 @@ class RedSegmenter:
             raise self.broken
         if any(image.shape[0] == 13 for image in images):
             raise UserError("the network cannot take 13 rows")
-        # The canary, a grey image, is never held.
-        if images[0].shape != (64, 64, 3):
+        # The canary, a grey image of one size or another, is never held.
+        if (images[0] != 128).any():
             self.batches.append(len(images))
             assert self.hold.wait(20)
             time.sleep(self.run_s)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from server_builders import RedSegmenter, hosted, picture, until
 
-from dropclass_deploy.core.errors import OutOfMemoryError, UserError
+from dropclass_deploy.core.errors import ArtifactError, OutOfMemoryError, UserError
 from dropclass_deploy.serving.server.health import Health
 from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
@@ -176,3 +176,98 @@ def test_a_network_that_cannot_run_the_canary_is_not_opened() -> None:
         health.open()
     assert segmenter.closed
     assert not health.ready
+
+
+def test_what_waits_no_longer_holds_no_image() -> None:
+    openings = Openings()
+    model = opened(openings, queue_size=8)
+    segmenter = openings.made[0]
+
+    async def give_up() -> None:
+        segmenter.hold.clear()
+        running = asyncio.create_task(model.segment([picture()]))
+        while not segmenter.batches:
+            await asyncio.sleep(0.01)
+        with pytest.raises(RefusedRequestError, match="had no answer"):
+            await model.segment([picture(9, 9)], timeout_s=0.1)
+        assert len(model._batcher._queue) == 0
+        segmenter.hold.set()
+        await running
+
+    asyncio.run(give_up())
+    model.close()
+
+
+@pytest.mark.parametrize("error", [ArtifactError("/secret/model.onnx has changed"), SystemExit("a library's own")])
+def test_our_own_files_and_rude_libraries_are_not_the_images_fault(error: BaseException) -> None:
+    openings = Openings()
+    model = opened(openings)
+    segmenter = openings.made[0]
+    right = segmenter.segment_batch
+
+    def wrong(images: Any) -> Any:
+        if images[0].shape[0] == 7:
+            raise error
+        return right(images)
+
+    segmenter.segment_batch = wrong  # type: ignore[method-assign]
+    if isinstance(error, ArtifactError):
+        with pytest.raises(RefusedRequestError) as caught:
+            segment(model, picture(7, 7))
+        assert (caught.value.status, "secret" in caught.value.message) == (503, False)
+        until(lambda: model.ready)
+    else:
+        with pytest.raises(SystemExit):
+            segment(model, picture(7, 7))
+    # The thread that runs the network lives.
+    assert len(segment(model)) == 1
+    model.close()
+
+
+def test_bad_images_in_a_row_do_not_each_cost_a_second_run() -> None:
+    openings = Openings()
+    model = opened(openings)
+    segmenter, runs = openings.made[0], []
+    right = segmenter.segment_batch
+
+    def counted(images: Any) -> Any:
+        runs.append(images[0].shape[0])
+        return right(images)
+
+    segmenter.segment_batch = counted  # type: ignore[method-assign]
+    for _ in range(5):
+        with pytest.raises(UserError, match="13 rows"):
+            segment(model, picture(13, 4))
+    assert runs.count(13) == 5
+    assert runs.count(64) == 1
+    model.close()
+
+
+def test_a_network_that_does_not_return_is_left_behind() -> None:
+    openings = Openings()
+    model = opened(openings)
+    segmenter = openings.made[0]
+    segmenter.hold.clear()
+    with pytest.raises(RefusedRequestError):
+        segment(model, timeout_s=0.05)
+    assert not model.close(timeout_s=0.2)
+    segmenter.hold.set()
+    until(lambda: model.close(timeout_s=0.2))
+
+
+def test_large_images_make_small_batches() -> None:
+    openings = Openings()
+    model = opened(openings, queue_size=16, max_batch=4, max_batch_pixels=200)
+    segmenter = openings.made[0]
+
+    async def many() -> None:
+        await model.segment([picture(10, 10)])
+        segmenter.hold.clear()
+        tasks = [asyncio.create_task(model.segment([picture(10, 10)])) for _ in range(7)]
+        await asyncio.sleep(0.2)
+        segmenter.hold.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(many())
+    assert max(segmenter.batches) == 2
+    model.close()

@@ -20,9 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 from server_builders import png, until
 from serving_builders import write_artifact
+
+from dropclass_deploy.data.images import encode_png
 
 SETTINGS = ["--port", "0", "--set", "drain_delay_s=0.3", "--set", "header_timeout_s=1", "--set", "body_timeout_s=1"]
 
@@ -70,9 +73,14 @@ def command(*arguments: object) -> list[str]:
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: object, scheme: str = "http", context: ssl.SSLContext | None = None
+    folder: Path,
+    *arguments: object,
+    scheme: str = "http",
+    context: ssl.SSLContext | None = None,
+    link: Path | None = None,
 ) -> Iterator[Server]:
-    artifact = write_artifact(folder / "tiny")
+    artifact = link or write_artifact(folder / "tiny")
+    folder.mkdir(exist_ok=True)
     with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(command(artifact, *SETTINGS, *arguments), stdout=out, stderr=errors, text=True)
         try:
@@ -232,6 +240,102 @@ def test_mistakes_are_one_line_and_exit_code_two(tmp_path: Path) -> None:
     ]
     for arguments, message in cases:
         assert message in refused(*arguments), arguments
+
+
+def memory_mib(server: Server) -> float:
+    status = Path(f"/proc/{server.process.pid}/status")
+    if not status.exists():
+        pytest.skip("no /proc here")
+    return int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) / 1024  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"X-A: " + b"a" * 50_000 + b"\r\n", b"a" * 50_000],
+    ids=["trailers", "one trailer"],
+)
+def test_what_follows_a_body_fills_no_memory(server: Server, endless: bytes) -> None:
+    before = memory_mib(server)
+    with server.raw() as rude, suppress(ConnectionError):
+        rude.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: ")
+        rude.sendall(b"b\r\n" if endless.startswith(b"X-A") else b"")
+        for _ in range(2000):
+            rude.sendall(endless)
+        pytest.fail("100 MB were taken")
+    assert memory_mib(server) - before < 20
+    until(lambda: server.get("/v1/segment", png())[0] == 200)
+
+
+def test_a_chunk_extension_without_end_is_cut_off(server: Server) -> None:
+    with server.raw() as rude, suppress(ConnectionError):
+        rude.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=")
+        for _ in range(2000):
+            rude.sendall(b"a" * 50_000)
+        pytest.fail("100 MB were taken")
+
+
+def test_pipelined_requests_are_all_answered(server: Server) -> None:
+    with server.raw() as piped:
+        piped.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n" * 3000 + b"GET /v2 HTTP/1.1\r\nHo")
+        piped.sendall(b"st: a\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: piped.recv(1 << 16), b""))
+    assert answers.count(b"HTTP/1.1 200 OK") == 3001
+
+
+def test_an_upgrade_with_a_body_is_told_and_one_without_ignored(server: Server) -> None:
+    head = b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n"
+    with server.raw() as offered:
+        offered.sendall(b"POST /v1/segment" + head + b"Content-Length: 3\r\n\r\nabc")
+        answer = offered.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"send the request without the header Upgrade" in answer
+    with server.raw() as offered:
+        offered.sendall(b"GET /v2/health/live" + head + b"\r\n")
+        assert offered.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path) -> None:
+    with serving(tmp_path, "--set", "send_timeout_s=1", "--set", "max_connections=3") as running:
+        image = encode_png(np.random.default_rng(0).integers(0, 256, (1400, 1400, 3), dtype=np.uint8))
+        stuck = []
+        for _ in range(3):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", running.port))
+            head = b"POST /v1/segment?format=overlay HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(image)
+            connection.sendall(head + image)
+            stuck.append(connection)
+        # All places are taken: health is answered all the same, and the others when the time is over.
+        assert running.get("/v2/health/live")[0] == 200
+        until(lambda: running.get("/v2")[0] == 503, 20)
+        until(lambda: running.get("/v2")[0] == 200, 30)
+        for connection in stuck:
+            connection.close()
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "tiny")
+    with (tmp_path / "stderr").open("w") as errors:
+        process = subprocess.Popen(command(artifact, *SETTINGS), stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            running = Server(process, tmp_path, "http", None)
+            # A pipe holds 64 KiB: some 250 lines.
+            assert {running.get("/v2/health/live")[0] for _ in range(600)} == {200}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_a_link_is_served_under_its_own_name_and_odd_names_are_refused(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "tiny")
+    odd = tmp_path / "my model"
+    odd.symlink_to(artifact)
+    assert "the folder 'my model' cannot be a model's name in a URL" in refused(odd)
+    (tmp_path / "stable").symlink_to(artifact)
+    with serving(tmp_path / "x", link=tmp_path / "stable") as running:
+        assert running.get("/v2/models/stable/ready")[0] == 200
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ URL = "/v1/segment"
 
 
 def test_a_key_is_asked_for_everywhere_but_on_the_health_routes() -> None:
-    with client(api_key="Öpen sesame") as http:
+    with client(api_key="open sesame") as http:
         for path in ("/", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/street", "/nowhere"):
             answer = http.get(path)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), path
         assert http.post(URL, content=png()).status_code == 401
         assert http.get("/v2/health/live").status_code == 200
         assert http.get("/v2/health/ready").status_code == 200
-        key = "Öpen sesame".encode()
+        key = b"open sesame"
         assert http.post(URL, content=png(), headers={"X-API-Key": b"wrong"}).status_code == 401
         assert http.post(URL, content=png(), headers={"Authorization": b"Basic " + key}).status_code == 401
         assert http.post(URL, content=png(), headers={"Authorization": b"Bearer "}).status_code == 401

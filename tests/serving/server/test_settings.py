@@ -58,6 +58,11 @@ def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
 
     assert key(path) == "from-file"
     assert key(None) == "from-environment"
+    environment["DROPCLASS_API_KEY"] = "from-secret\n"
+    assert key(None) == "from-secret"
+    path.write_text("schlüssel")
+    with pytest.raises(UserError, match="a sign that a header does not carry; expected printable ASCII"):
+        key(path)
     path.write_text("\n")
     with pytest.raises(UserError, match="key is empty"):
         key(path)

@@ -13,7 +13,9 @@ from dropclass_deploy.serving.server.refusals import RefusedRequestError
 
 # Keys and values of a request with dozens of tensors; a million strings of one letter take fifty times their bytes.
 MAX_STRINGS = 4096
-_QUOTE, _OPEN_OBJECT = ord('"'), ord("{")
+_FEW_LISTS, _BYTES_A_LIST = 64, 6
+"""A list a pixel, "[0,0,0]," and one a row: every list beyond that is one more thing for Python to make and to collect."""
+_QUOTE, _OPEN_OBJECT, _OPEN_LIST = ord('"'), ord("{"), ord("[")
 _MARKS = b'"[]{}'
 _NO_MARKS = bytes(sorted(set(range(256)) - set(_MARKS)))
 # By byte: +1 where a list or object begins, -1 where one ends.
@@ -61,7 +63,7 @@ def _check_structure(text: bytes, max_depth: int, max_objects: int) -> None:
         # Pairs first: in \\" the quote ends the string, in \" it does not.
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = np.frombuffer(text.translate(None, _NO_MARKS), np.uint8)
-    quotes = depth = objects = 0
+    quotes = depth = objects = lists = 0
     for start in range(0, len(marks), _CHUNK):
         chunk = marks[start : start + _CHUNK]
         quotes_before = quotes + np.cumsum(chunk == _QUOTE)
@@ -69,12 +71,15 @@ def _check_structure(text: bytes, max_depth: int, max_objects: int) -> None:
         depths = depth + np.cumsum(_STEP[outside], dtype=np.int64)
         quotes = int(quotes_before[-1])
         objects += int(np.count_nonzero(outside == _OPEN_OBJECT))
+        lists += int(np.count_nonzero(outside == _OPEN_LIST))
         if len(depths):
             depth = int(depths[-1])
             if depths.max() > max_depth:
                 raise RefusedRequestError(400, f"the JSON is nested deeper than {max_depth} levels")
         if objects > max_objects:
             raise RefusedRequestError(400, f"the JSON holds more than {max_objects} objects, as many as it may need")
+        if lists > _FEW_LISTS + len(text) // _BYTES_A_LIST:
+            raise RefusedRequestError(400, "the JSON holds more lists than pixels of three values need")
         if quotes > 2 * MAX_STRINGS:
             raise RefusedRequestError(400, f"the JSON holds more than {MAX_STRINGS} strings; pixels are numbers")
 
