@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast
 
@@ -19,14 +18,9 @@ from dropclass_deploy.training.dropclass.gate import (
     drop_features,
     drop_features_through,
 )
-from dropclass_deploy.training.dropclass.mends import channels_left, without_direction
 from dropclass_deploy.training.dropclass.probe import find_classifier
 from dropclass_deploy.training.dropclass.schedule import linear, sample_dropped
 from dropclass_deploy.training.dropclass.tap import ClassifierTap
-
-Drop = Literal["features", "channels", "direction"]
-_AVERAGED = 0.98
-"""What the averaged importance keeps a training step."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +97,6 @@ class DropClass(nn.Module):
         detach_importance: let no gradient flow through S into the classifier's weight. Default False, as in the authors'
             code; always True for a non-linear head.
         max_drop_probability: probability of dropping a class at progress 1, for ``dropped="sample"``.
-        drop: how z leaves: "features", the paper's mean over the kept classes; "channels", that times
-            ``channels_left``; "direction", ``without_direction`` (without the block, which then learns nothing).
-        average_importance: take S from a moving average of the classifier's weight over the training steps.
-        own_classifier: give the branch a classifier of its own; S stays the network's.
 
     Raises:
         ModelError: when the classifier cannot be found or is not one that DropClass can use.
@@ -121,9 +111,6 @@ class DropClass(nn.Module):
         divisor: Divisor = "kept",
         detach_importance: bool = False,
         max_drop_probability: float = 1.0,
-        drop: Drop = "features",
-        average_importance: bool = False,
-        own_classifier: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= max_drop_probability <= 1.0:
@@ -136,21 +123,9 @@ class DropClass(nn.Module):
         self.branch = DropBranch(self.classifier.channels)
         reference = next(model.parameters(), torch.zeros(()))
         self.branch.to(device=reference.device, dtype=reference.dtype)
-        self.branch.requires_grad_(drop != "direction")
         self.divisor: Divisor = divisor
         self.detach_importance = detach_importance
         self.max_drop_probability = max_drop_probability
-        self.drop: Drop = drop
-        mended = drop != "features" or average_importance or own_classifier
-        if mended and not self.classifier.linear:
-            raise ModelError(
-                f"the head {self.classifier.path!r} is not linear",
-                expected='drop "features", without average_importance and own_classifier, for such a head',
-            )
-        self.branch_head = copy.deepcopy(self.head) if own_classifier else None
-        average = cast(Tensor, self.head.weight).detach().clone() if average_importance else None
-        self.register_buffer("average", average)
-        self.average: Tensor | None
 
     @property
     def num_classes(self) -> int:
@@ -221,32 +196,18 @@ class DropClass(nn.Module):
     def _drop(self, features: Tensor, dropped: int | None) -> Tensor:
         """Logits (N, C, h, w) of the branch."""
         head = self.head
-        if self.drop == "direction":
-            bias = cast("Tensor | None", head.bias)
-            return without_direction(logits_of(head(features)), cast(Tensor, head.weight), bias, dropped)
         if self.classifier.linear:
-            weight = self._importance()
-            then = self.branch_head or head
-            left = channels_left(weight, dropped) if self.drop == "channels" else None
+            weight = cast(Tensor, head.weight)
+            weight = weight.detach() if self.detach_importance else weight
             if self.classifier.non_negative:
                 positive, _ = channel_gates(weight, dropped, self.divisor)
-                gate = positive if left is None else positive * left
-                return logits_of(then(self.branch(features, gate)))
-            return logits_of(then(self.branch(drop_features(features, weight, dropped, self.divisor), left)))
+                return logits_of(head(self.branch(features, positive)))
+            return logits_of(head(self.branch(drop_features(features, weight, dropped, self.divisor))))
         # A copy, for heads that work in place: the branch's ReLU needs its output in the backward pass.
         block = self.branch(drop_features_through(head, features, dropped, self.divisor)).clone()
         # A BatchNorm inside the head must not count the branch's features into the statistics that ship.
         buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
         return logits_of(torch.func.functional_call(head, buffers, (block,)))
-
-    def _importance(self) -> Tensor:
-        """The weight (C, K, kh, kw) that S comes from."""
-        weight = cast(Tensor, self.head.weight)
-        if self.average is not None:
-            if self.training:
-                self.average.lerp_(weight.detach(), 1 - _AVERAGED)
-            return self.average.clone()
-        return weight.detach() if self.detach_importance else weight
 
 
 def strip(method: nn.Module) -> nn.Module:

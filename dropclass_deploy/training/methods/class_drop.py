@@ -15,7 +15,6 @@ from dropclass_deploy.training.dropclass import (
     loss_weights,
     sample_dropped,
 )
-from dropclass_deploy.training.dropclass.mends import disagreement
 from dropclass_deploy.training.methods.method import Method, StepContext, StepLoss, told_path
 from dropclass_deploy.training.recipe import MethodSection
 
@@ -35,9 +34,6 @@ class DropClassMethod(Method):
             divisor=section.divisor,
             detach_importance=section.detach_importance,
             max_drop_probability=section.drop_max,
-            drop=section.drop,
-            average_importance=section.importance == "average",
-            own_classifier=section.branch_classifier == "own",
         )
         self.tap = self.wrapper.tap if self.wrapper.classifier.tail is None else None
 
@@ -47,8 +43,8 @@ class DropClassMethod(Method):
         return self.wrapper
 
     def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
-        """(3,): of CE, CE_drop and L_sup; (4,) with the consistency."""
-        weights = loss_weights(
+        """(3,): of CE, CE_drop and L_sup."""
+        return loss_weights(
             labels,
             context.dropped,
             self.wrapper.num_classes,
@@ -57,7 +53,6 @@ class DropClassMethod(Method):
             drop_divisor=self.section.drop_divisor,
             suppress_at=self.section.suppress_at,
         )
-        return torch.cat([weights, weights.new_full((1,), labels.numel())]) if self.section.consistency else weights
 
     def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
         """Run both paths with the step's z, add the terms."""
@@ -73,15 +68,10 @@ class DropClassMethod(Method):
             drop_divisor=self.section.drop_divisor,
             suppress_at=self.section.suppress_at,
             plain_weight=self.section.plain_weight,
-            shares=None if shares is None else shares[:3],
+            shares=shares,
         )
         named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
-        total = terms.total
-        if self.section.consistency:
-            share = 1.0 if shares is None else shares[3].float()
-            named["consistency"] = disagreement(out.logits, out.drop_logits, out.dropped, out.align_corners) * share
-            total = total + linear(context.progress, self.section.consistency) * named["consistency"]
-        return StepLoss(total, {name: value.detach() for name, value in named.items()}, context.dropped)
+        return StepLoss(terms.total, {name: value.detach() for name, value in named.items()}, context.dropped)
 
     def loss_path(self) -> str:
         """See ``Method.loss_path``."""
@@ -96,17 +86,10 @@ class DropClassMethod(Method):
             self.wrapper.num_classes, probability, generator_for(context.seed, 3, context.step), among=among
         )
 
-    @property
-    def foldable(self) -> bool:
-        """Whether the branch folds: a linear classifier, and the paper's drop."""
-        section = self.section
-        paper = (section.drop, section.importance, section.branch_classifier) == ("features", "current", "shared")
-        return self.wrapper.classifier.linear and paper
-
     def deploy_heads(self) -> dict[str, nn.Module]:
         """The plain model, and the folded head when the classifier is linear."""
         heads: dict[str, nn.Module] = {"plain": self.model}
-        if self.foldable:
+        if self.wrapper.classifier.linear:
             heads["folded"] = fold(self.wrapper)
         return heads
 

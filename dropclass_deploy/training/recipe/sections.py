@@ -88,10 +88,6 @@ class MethodSection(Section):
     plain_weight: Literal["rest", "full"] = "rest"
     detach_importance: StrictBool = False
     drop_among: Literal["all", "batch"] = "all"
-    drop: Literal["features", "channels", "direction"] = "features"
-    importance: Literal["current", "average"] = "current"
-    branch_classifier: Literal["shared", "own"] = "shared"
-    consistency: Annotated[Float, Field(ge=0)] = 0.0
     components: tuple[str, ...] = Field(default=("median_frequency",), alias="with")
     options: ComponentOptions = Field(default=ComponentOptions(), validate_default=True)
 

@@ -268,6 +268,6 @@ def _rebuild(facts: _Facts, model: nn.Module | None, path: Path) -> nn.Module:
 
 
 def _folded(method: Method) -> nn.Module | None:
-    if not isinstance(method, DropClassMethod) or not method.foldable:
+    if not isinstance(method, DropClassMethod) or not method.wrapper.classifier.linear:
         return None
     return fold(method.wrapper).eval().requires_grad_(False)
