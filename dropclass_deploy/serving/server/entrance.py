@@ -7,7 +7,6 @@ import json
 import logging
 import time
 import traceback
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -64,7 +63,7 @@ class Entrance:
             else:
                 self._state.metrics.refused(record.model, outgoing.status)
         if self._state.settings.access_log:
-            access.info(json.dumps(_line(scope, record, outgoing, total_ms), ensure_ascii=True))
+            access.info(_Line(scope, record, outgoing, total_ms))
 
 
 class _Outgoing:
@@ -99,19 +98,27 @@ def _log_fault(record: Record, error: Exception) -> None:
     )
 
 
-def _line(scope: Scope, record: Record, outgoing: _Outgoing, total_ms: float) -> dict[str, Any]:
-    """The access log's fields; the query is left out: it is the client's own."""
-    client = scope.get("client")
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "request_id": record.request_id,
-        "client": None if client is None else client[0],
-        "method": scope["method"],
-        "path": printable(scope["path"])[:256],
-        "model": None if record.model is None else record.model.name,
-        "images": record.images,
-        "status": outgoing.status,
-        "bytes_out": outgoing.sent,
-        "duration_ms": round(total_ms, 3),
-        "stages_ms": {name: round(value, 3) for name, value in record.stages_ms.items()},
-    }
+class _Line:
+    """A line of the access log, made into text when it is written; the query is left out: it is the client's own."""
+
+    def __init__(self, scope: Scope, record: Record, outgoing: _Outgoing, total_ms: float) -> None:
+        self._at, self._client = time.time(), scope.get("client")
+        self._method, self._path = scope["method"], scope["path"]
+        self._record, self._status, self._sent, self._total_ms = record, outgoing.status, outgoing.sent, total_ms
+
+    def __str__(self) -> str:
+        record = self._record
+        fields = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._at)),
+            "request_id": record.request_id,
+            "client": None if self._client is None else self._client[0],
+            "method": self._method,
+            "path": printable(self._path)[:256],
+            "model": None if record.model is None else record.model.name,
+            "images": record.images,
+            "status": self._status,
+            "bytes_out": self._sent,
+            "duration_ms": round(self._total_ms, 3),
+            "stages_ms": {name: round(value, 3) for name, value in record.stages_ms.items()},
+        }
+        return json.dumps(fields, ensure_ascii=True)

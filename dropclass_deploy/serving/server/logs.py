@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
-import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
 
 _WAITING = 10_000
 """Lines that may wait for a reader; one that stalls longer loses the newest."""
+_EVERY_S = 0.1
 _END_S = 2.0
 
 
@@ -41,34 +41,42 @@ def logging_beside() -> Iterator[None]:
             writer.finish()
 
 
-class _Writer(logging.handlers.QueueHandler):
-    """Puts lines into a queue, from which a thread writes them."""
+class _Writer(logging.Handler):
+    """Keeps lines until a thread of its own writes them, several at once.
+
+    A thread that woke up for every line would take Python's lock from the event loop as often.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_WAITING)
-        super().__init__(self._lines)
+        super().__init__()
+        self._lines: deque[logging.LogRecord] = deque()
         self._stream, self._lost = stream, 0
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Without waiting."""
-        try:
-            self._lines.put_nowait(record)
-        except queue.Full:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Without waiting, and without making the text yet."""
+        if len(self._lines) >= _WAITING:
             self._lost += 1
+        else:
+            self._lines.append(record)
 
     def finish(self) -> None:
         """Write what waits, unless nobody reads it."""
-        with contextlib.suppress(queue.Full):
-            self._lines.put(None, timeout=_END_S)
+        self._over.set()
         self._thread.join(_END_S)
 
+    def _work(self) -> None:
+        while not self._over.wait(_EVERY_S):
+            self._write()
+        self._write()
+
     def _write(self) -> None:
-        while (record := self._lines.get()) is not None:
-            lost, self._lost = self._lost, 0
-            told = f'{{"event": "log", "lost": {lost}}}\n' if lost else ""
-            # A reader that went away is none of the clients' business.
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(f"{told}{record.getMessage()}\n")
-                self._stream.flush()
+        lost, self._lost = self._lost, 0
+        texts = [self.format(self._lines.popleft()) for _ in range(len(self._lines))]
+        texts += [f'{{"event": "log", "lost": {lost}}}'] if lost else []
+        # A reader that went away is none of the clients' business.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write("".join(f"{text}\n" for text in texts))
+            self._stream.flush()

@@ -146,6 +146,8 @@ def _settle() -> None:
     """What the start has made stays: looking through all of it again and again would stop every request for some 50 ms."""
     gc.collect()
     gc.freeze()
+    # A thread that decodes may hold Python's lock for so long while the event loop waits for it; 5 ms by default.
+    sys.setswitchinterval(0.0005)
 
 
 @contextlib.contextmanager
