@@ -22,7 +22,6 @@ from dropclass_deploy.serving.server.keys import KeyCheck
 from dropclass_deploy.serving.server.page import page
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
-from dropclass_deploy.serving.server.shedding import Shedding
 from dropclass_deploy.serving.server.state import ServerState, state_of
 from dropclass_deploy.serving.server.v2 import routes as v2_routes
 
@@ -65,7 +64,6 @@ def create_app(models: Sequence[HostedModel], settings: ServerSettings, state: S
     _add_small_routes(app)
     _add_refusals(app)
     # The last one added is the first that a request meets.
-    app.add_middleware(Shedding, state=state)
     if settings.api_key is not None:
         app.add_middleware(KeyCheck, key=settings.api_key.get_secret_value())
     app.add_middleware(Entrance, state=state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dropclass_deploy.serving.server.keys import OPEN
+from dropclass_deploy.serving.server.refusals import RefusedRequestError
 
 HEAD_BYTES = 65_536
 """Of a request's line and headers; and of what may stand between the pieces of a body (trailers, chunk extensions)."""
@@ -28,11 +30,13 @@ class ConnectionLimits:
         header_timeout_s: for a request's line and headers to arrive.
         send_timeout_s: for an answer to be taken.
         connections: open at once; beyond, 503.
+        shed: from a request's method and URL to why it is refused at once, or None.
     """
 
     header_timeout_s: float
     send_timeout_s: float
     connections: int
+    shed: Callable[[bytes, bytes], RefusedRequestError | None]
 
 
 class _Gathering:
@@ -69,7 +73,7 @@ class _Gathering:
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits, which ``guarded`` sets."""
 
-    limits = ConnectionLimits(10.0, 30.0, 256)
+    limits: ConnectionLimits
     _owed: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
     _in_head = _in_body = False
@@ -82,7 +86,8 @@ class GuardedProtocol(HttpToolsProtocol):
         gathering = _Gathering(transport, self.loop, self.limits.send_timeout_s)
         super().connection_made(cast(asyncio.Transport, gathering))
         if len(self.connections) > self.limits.connections:
-            self.app = cast(Any, _Refusing(503, "too many connections; try again later", cast(ASGIApp, self.app)))
+            refusal = RefusedRequestError(503, "too many connections; try again later", 1)
+            self.app = cast(Any, _Refusing(refusal, health=cast(ASGIApp, self.app)))
         self._start()
 
     def data_received(self, data: bytes) -> None:
@@ -159,12 +164,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refusal(self) -> _Refusing | None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > HEAD_BYTES:
-            return _Refusing(431, f"the headers are too long; expected at most {HEAD_BYTES} bytes")
+            message = f"the headers are too long; expected at most {HEAD_BYTES} bytes"
+            return _Refusing(RefusedRequestError(431, message))
         names = {name for name, _ in self.headers}
         if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
             # The parser takes what follows for another protocol's.
-            return _Refusing(400, "no upgrade is offered; send the request without the header Upgrade")
-        return None
+            message = "no upgrade is offered; send the request without the header Upgrade"
+            return _Refusing(RefusedRequestError(400, message))
+        refusal = self.limits.shed(self.parser.get_method(), self.url)
+        return None if refusal is None else _Refusing(refusal, closing=False)
 
     def _start(self) -> None:
         if self._owed is None:
@@ -186,21 +194,19 @@ def guarded(limits: ConnectionLimits) -> type[GuardedProtocol]:
 
 
 class _Refusing:
-    """An ASGI application that says no and closes; but to the health routes, when there is somebody to answer them."""
+    """An ASGI application that says no, and closes if told; but to the health routes, when somebody can answer them."""
 
-    def __init__(self, status: int, message: str, health: ASGIApp | None = None) -> None:
-        self._status, self._health = status, health
-        self._body = json.dumps({"error": message}).encode()
+    def __init__(self, refusal: RefusedRequestError, *, closing: bool = True, health: ASGIApp | None = None) -> None:
+        self._status, self._health = refusal.status, health
+        body = json.dumps({"error": refusal.message}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        headers |= {"connection": "close"} if closing else {}
+        headers |= {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
+        self._body, self._headers = body, [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._health is not None and (scope["type"] != "http" or scope["path"] in OPEN):
             await self._health(scope, receive, send)
             return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(self._body)).encode()),
-            (b"connection", b"close"),
-            *([(b"retry-after", b"1")] if self._status == 503 else []),
-        ]
-        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         await send({"type": "http.response.body", "body": self._body})

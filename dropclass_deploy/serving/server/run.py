@@ -28,6 +28,7 @@ from dropclass_deploy.serving.server.hosting import HostedModel, Image
 from dropclass_deploy.serving.server.logs import logging_beside
 from dropclass_deploy.serving.server.segment_route import MODEL_NAME
 from dropclass_deploy.serving.server.settings import ServerSettings
+from dropclass_deploy.serving.server.shedding import Shedding
 from dropclass_deploy.serving.server.state import ServerState
 
 SAMPLE = "sample/image.png"
@@ -84,7 +85,11 @@ def run(models: Sequence[HostedModel], settings: ServerSettings) -> None:
     configuration = uvicorn.Config(
         app,
         loop="asyncio",
-        http=guarded(ConnectionLimits(settings.header_timeout_s, settings.send_timeout_s, settings.max_connections)),
+        http=guarded(
+            ConnectionLimits(
+                settings.header_timeout_s, settings.send_timeout_s, settings.max_connections, Shedding(state)
+            )
+        ),
         ws="none",
         log_config=None,
         access_log=False,
@@ -146,8 +151,6 @@ def _settle() -> None:
     """What the start has made stays: looking through all of it again and again would stop every request for some 50 ms."""
     gc.collect()
     gc.freeze()
-    # A thread that decodes may hold Python's lock for so long while the event loop waits for it; 5 ms by default.
-    sys.setswitchinterval(0.0005)
 
 
 @contextlib.contextmanager

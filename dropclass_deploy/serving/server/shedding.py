@@ -1,54 +1,43 @@
-"""Refusing at once what could not be queued: before its body is read, before a route is looked for.
+"""Refusing at once what could not be queued: before its body is read, before there is a request to speak of.
 
-Under overload most requests are refused. What a refusal costs is taken from those that are served: an answer made here
-takes a fraction of one that goes through the routes.
+Under overload most requests are refused. What a refusal costs is taken from those that are served: one made here takes a
+fraction of one that goes through the routes, which say the same, only later. It is counted, but has no line in the log.
 """
 
 from __future__ import annotations
 
-import json
 from urllib.parse import parse_qs
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from dropclass_deploy.serving.server.hosting import HostedModel
-from dropclass_deploy.serving.server.record import record_of
+from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.state import ServerState
 
 _SEGMENT, _MODELS, _INFER = "/v1/segment", "/v2/models/", "/infer"
 
 
 class Shedding:
-    """ASGI middleware: 429 for a model whose queue is full; the routes say the same, only later."""
+    """Asked for every request of a connection, by its method and its URL."""
 
-    def __init__(self, app: ASGIApp, state: ServerState) -> None:
-        self._app, self._state = app, state
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = self._model(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+    def __call__(self, method: bytes, url: bytes) -> RefusedRequestError | None:
+        """429 for a model whose queue is full; None for all else: mistakes are the routes' to tell."""
+        if method != b"POST":
+            return None
+        path, _, query = url.decode("latin-1").partition("?")
+        model = self._model(path, query)
         if model is None or not model.full:
-            await self._app(scope, receive, send)
-            return
-        record_of(scope).model = model
+            return None
         refusal = model.refusal()
-        body = json.dumps({"error": refusal.message}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"retry-after", str(refusal.retry_after_s).encode()),
-        ]
-        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        self._state.metrics.refused(model, refusal.status)
+        return refusal
 
-    def _model(self, scope: Scope) -> HostedModel | None:
-        """The model that a request is for, where the path says so; mistakes are the routes' to tell."""
-        path: str = scope["path"]
+    def _model(self, path: str, query: str) -> HostedModel | None:
         models = self._state.models
         if path == _SEGMENT:
-            if len(models) == 1 and not scope["query_string"]:
-                return next(iter(models.values()))
-            # Of several the last one counts, as for the route.
-            name = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
+            # Of several names the last one counts, as for the route.
+            name = parse_qs(query).get("model", [""])[-1] if query else ""
             return models.get(name) if name else next(iter(models.values())) if len(models) == 1 else None
         if path.startswith(_MODELS) and path.endswith(_INFER):
             return models.get(path.removeprefix(_MODELS).removesuffix(_INFER).removesuffix("/versions/1"))
