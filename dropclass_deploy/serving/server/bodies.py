@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
@@ -85,6 +85,3 @@ def _giver_back(budget: Budget, held: list[int]) -> Callable[[], None]:
         held[0] = 0
 
     return give_back
-
-
-__all__ = ["HELD", "Budget", "ClientDisconnect", "read_body"]
