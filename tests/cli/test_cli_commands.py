@@ -18,7 +18,19 @@ from dropclass_deploy.cli.app import app
 from dropclass_deploy.cli.console import ConsoleReporter
 from dropclass_deploy.data.registry import open_dataset
 
-COMMANDS = ("demo", "train", "evaluate", "export", "verify", "bench", "predict", "check-data", "auto", "engine")
+COMMANDS = (
+    "demo",
+    "train",
+    "evaluate",
+    "export",
+    "verify",
+    "bench",
+    "predict",
+    "check-data",
+    "auto",
+    "engine",
+    "serve",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
