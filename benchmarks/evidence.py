@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from argument_types import count, positive
 from evidence_grid.root import Root
 
 ROOT = Path(__file__).parents[1]
@@ -36,11 +37,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--check", action="store_true", help="with --report: write nothing, exit 1 when something differs"
     )
-    made.add_argument("--minutes", type=_positive, help="the time budget; none means until all is done")
-    made.add_argument("--jobs", type=_count, help="cells at a time (default 1)")
+    made.add_argument("--minutes", type=positive, help="the time budget; none means until all is done")
+    made.add_argument("--jobs", type=count, help="cells at a time (default 1)")
     made.add_argument("--settings", nargs="+", metavar="SETTING", help="only these")
     made.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these")
-    made.add_argument("--threads", type=_count, help="of one cell (default 1; with --cell those of the stored one)")
+    made.add_argument("--threads", type=count, help="of one cell (default 1; with --cell those of the stored one)")
     made.add_argument("--device", metavar="auto|cpu|cuda|cuda:N", help="default auto")
     made.add_argument("--runs", type=Path, metavar="FOLDER", help="of the run folders (default runs/evidence)")
     made.add_argument("--data", metavar="GRID=FORMAT:PATH", action="append", help="where a grid's data lie")
@@ -98,20 +99,6 @@ def _refuse_idle(command: argparse.ArgumentParser, given: argparse.Namespace) ->
     for name, there, what in needed:
         if getattr(given, name) not in (None, False) and not there:
             command.error(f"--{name.replace('_', '-')} needs {what}")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from argument_types import count, positive
 from serving_load import cpu, faults, memory, overload, report
 from serving_load.outcome import Outcome, environment_now, store
 
@@ -36,21 +37,21 @@ def parser() -> argparse.ArgumentParser:
     one = actions.add_parser("cpu", help="CPU seconds a request")
     one.add_argument("artifact", type=Path)
     one.add_argument("--image", type=Path, required=True, help="file that every request sends")
-    one.add_argument("--requests", type=_count, default=500, help="of each side (default 500)")
-    one.add_argument("--blocks", type=_count, default=10, help="turns of each side (default 10)")
+    one.add_argument("--requests", type=count, default=500, help="of each side (default 500)")
+    one.add_argument("--blocks", type=count, default=10, help="turns of each side (default 10)")
     one = actions.add_parser("overload", help="four times the capacity")
-    one.add_argument("--seconds", type=float, default=20.0, help="of the overload (default 20)")
-    one.add_argument("--unloaded", type=_count, default=300, help="requests before it (default 300)")
+    one.add_argument("--seconds", type=positive, default=20.0, help="of the overload (default 20)")
+    one.add_argument("--unloaded", type=count, default=300, help="requests before it (default 300)")
     one = actions.add_parser("memory", help="resident memory over many requests")
     one.add_argument("artifact", type=Path)
-    one.add_argument("--requests", type=_count, default=10_000)
-    one.add_argument("--sample-every", type=_count, default=250, help="requests (default 250)")
+    one.add_argument("--requests", type=count, default=10_000)
+    one.add_argument("--sample-every", type=count, default=250, help="requests (default 250)")
     one = actions.add_parser("faults", help="signals, bad clients, start")
     one.add_argument("artifact", type=Path)
-    one.add_argument("--starts", type=_count, default=5, help="of the server (default 5)")
-    one.add_argument("--slow-connections", type=_count, default=50, help="of the slow-loris client (default 50)")
-    one.add_argument("--header-timeout-s", type=float, default=3.0, help="the server's meanwhile (default 3)")
-    one.add_argument("--disconnects", type=_count, default=25, help="rounds of eight (default 25)")
+    one.add_argument("--starts", type=count, default=5, help="of the server (default 5)")
+    one.add_argument("--slow-connections", type=count, default=50, help="of the slow-loris client (default 50)")
+    one.add_argument("--header-timeout-s", type=positive, default=3.0, help="the server's meanwhile (default 3)")
+    one.add_argument("--disconnects", type=count, default=25, help="rounds of eight (default 25)")
     one = actions.add_parser("report", help="write the tables")
     one.add_argument("--document", type=Path, default=DOCUMENT)
     return made
@@ -116,13 +117,6 @@ def _command(given: argparse.Namespace) -> str:
         elif name not in ("action", "results"):
             words.append(f"--{name.replace('_', '-')} {'FILE' if isinstance(value, Path) else value}")
     return " ".join(words)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dropclass_deploy.serving.server.entrance import Entrance
 from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.keys import KeyCheck
 from dropclass_deploy.serving.server.page import page
-from dropclass_deploy.serving.server.refusals import RefusedRequestError
+from dropclass_deploy.serving.server.refusals import RefusedRequestError, answer
 from dropclass_deploy.serving.server.settings import ServerSettings
 from dropclass_deploy.serving.server.state import ServerState, state_of
 from dropclass_deploy.serving.server.v2 import routes as v2_routes
@@ -118,8 +118,7 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RefusedRequestError)
     async def refused(_: Request, error: RefusedRequestError) -> JSONResponse:
-        headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-        return JSONResponse({"error": error.message}, error.status, headers)
+        return answer(error)
 
     @app.exception_handler(UserError)
     async def mistake(_: Request, error: UserError) -> JSONResponse:

@@ -7,7 +7,6 @@ headers may get, how slowly its answer may be taken and how many connections the
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dropclass_deploy.serving.server.keys import OPEN
-from dropclass_deploy.serving.server.refusals import RefusedRequestError
+from dropclass_deploy.serving.server.refusals import RefusedRequestError, answer
 
 HEAD_BYTES = 65_536
 """Of a request's line and headers; and of what may stand between the pieces of a body (trailers, chunk extensions)."""
@@ -87,7 +86,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, gathering))
         if len(self.connections) > self.limits.connections:
             refusal = RefusedRequestError(503, "too many connections; try again later", 1)
-            self.app = cast(Any, _Refusing(refusal, health=cast(ASGIApp, self.app)))
+            self.app = cast(Any, _but_health(answer(refusal, closing=True), cast(ASGIApp, self.app)))
         self._start()
 
     def data_received(self, data: bytes) -> None:
@@ -161,18 +160,18 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop()
         super().connection_lost(exc)
 
-    def _refusal(self) -> _Refusing | None:
+    def _refusal(self) -> ASGIApp | None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > HEAD_BYTES:
             message = f"the headers are too long; expected at most {HEAD_BYTES} bytes"
-            return _Refusing(RefusedRequestError(431, message))
+            return answer(RefusedRequestError(431, message), closing=True)
         names = {name for name, _ in self.headers}
         if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
             # The parser takes what follows for another protocol's.
             message = "no upgrade is offered; send the request without the header Upgrade"
-            return _Refusing(RefusedRequestError(400, message))
+            return answer(RefusedRequestError(400, message), closing=True)
         refusal = self.limits.shed(self.parser.get_method(), self.url)
-        return None if refusal is None else _Refusing(refusal, closing=False)
+        return None if refusal is None else answer(refusal)
 
     def _start(self) -> None:
         if self._owed is None:
@@ -193,20 +192,11 @@ def guarded(limits: ConnectionLimits) -> type[GuardedProtocol]:
     return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
 
 
-class _Refusing:
-    """An ASGI application that says no, and closes if told; but to the health routes, when somebody can answer them."""
+def _but_health(refusal: ASGIApp, usual: ASGIApp) -> ASGIApp:
+    """No to all but the health routes, when somebody can answer them."""
 
-    def __init__(self, refusal: RefusedRequestError, *, closing: bool = True, health: ASGIApp | None = None) -> None:
-        self._status, self._health = refusal.status, health
-        body = json.dumps({"error": refusal.message}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body))}
-        headers |= {"connection": "close"} if closing else {}
-        headers |= {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
-        self._body, self._headers = body, [(name.encode(), value.encode()) for name, value in headers.items()]
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        allowed = scope["type"] != "http" or scope["path"] in OPEN
+        await (usual if allowed else refusal)(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._health is not None and (scope["type"] != "http" or scope["path"] in OPEN):
-            await self._health(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
-        await send({"type": "http.response.body", "body": self._body})
+    return application

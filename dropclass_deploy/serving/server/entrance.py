@@ -10,13 +10,13 @@ import traceback
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dropclass_deploy.core.errors import printable
 from dropclass_deploy.serving.server.bodies import HELD
 from dropclass_deploy.serving.server.metrics import GONE
 from dropclass_deploy.serving.server.record import Record, begin_record
+from dropclass_deploy.serving.server.refusals import RefusedRequestError, answer
 from dropclass_deploy.serving.server.state import ServerState
 
 REQUEST_ID = "X-Request-ID"
@@ -39,18 +39,17 @@ class Entrance:
         try:
             await self._app(scope, receive, outgoing)
         except ClientDisconnect:
-            pass
+            log.debug("the client of request %s has left: nobody waits for an answer", record.request_id)
         except asyncio.CancelledError:
             # The time for what was accepted is over.
             if not self._state.draining or outgoing.began:
                 raise
-            await _refused("the server is stopping")(scope, receive, outgoing)
+            await answer(RefusedRequestError(503, "the server is stopping", 1))(scope, receive, outgoing)
         except Exception as error:  # a fault of ours: the client learns its number, the log the rest
             _log_fault(record, error)
             if not outgoing.began:
-                await JSONResponse({"error": f"internal error, request {record.request_id}"}, 500)(
-                    scope, receive, outgoing
-                )
+                fault = RefusedRequestError(500, f"internal error, request {record.request_id}")
+                await answer(fault)(scope, receive, outgoing)
         finally:
             scope.pop(HELD, lambda: None)()
             self._account(scope, record, outgoing)
@@ -86,10 +85,6 @@ class _Outgoing:
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)
-
-
-def _refused(message: str) -> JSONResponse:
-    return JSONResponse({"error": message}, 503, {"Retry-After": "1"})
 
 
 def _log_fault(record: Record, error: Exception) -> None:

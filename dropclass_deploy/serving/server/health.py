@@ -26,7 +26,6 @@ from dropclass_deploy.core.errors import (
     UserError,
     first_line,
 )
-from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.images import ImageLimits
 from dropclass_deploy.serving.segmentation import Segmentation
 
@@ -47,8 +46,6 @@ class SegmentsBatches(Protocol):
 
     @property
     def classes(self) -> ClassTable: ...
-    @property
-    def preprocess(self) -> Preprocess: ...
     def read_image(self, source: Path | bytes, limits: ImageLimits | None = None) -> Image: ...
     def batch_key(self, image: Image) -> Hashable: ...
     def segment_batch(self, images: Sequence[Image]) -> list[Segmentation]: ...

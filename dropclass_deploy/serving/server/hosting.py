@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.serving.artifact import Artifact
 from dropclass_deploy.serving.batching import (
     Admission,
     Batcher,
@@ -27,14 +27,8 @@ from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
 
 Image = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class BatchRun:
-    """What one run of the network was: images in it, and milliseconds by stage."""
-
-    images: int
-    latency_ms: dict[str, float]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Of a model: it stands in URLs."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +50,13 @@ class HostedModel:
     Attributes:
         name: the artifact's folder name.
         version: of the model, as the protocol wants one.
-        on_run: told of every run of the network.
+        on_run: told of every run of the network, and how many images were in it.
 
     Args:
         name: in URLs.
         opener: makes the segmenter; called again when one has failed.
         settings: the server's.
         canary: an image that the network must be able to run on, or is not well; None: a grey one.
-        artifact: what is served, for metadata.
     """
 
     version = "1"
@@ -74,10 +67,9 @@ class HostedModel:
         opener: Opener,
         settings: ServerSettings,
         canary: Image | None = None,
-        artifact: Artifact | None = None,
     ) -> None:
-        self.name, self.artifact, self._settings = name, artifact, settings
-        self.on_run: Callable[[BatchRun], None] = lambda _: None
+        self.name, self._settings = name, settings
+        self.on_run: Callable[[int], None] = lambda _: None
         self._health = Health(name, opener, canary)
         self._admission = Admission(settings.waiting)
         self._batcher: Batcher[Image, Segmentation] = Batcher(
@@ -159,7 +151,7 @@ class HostedModel:
 
     async def segment(
         self, images: Sequence[Image], timeout_s: float | None = None, place: Place | None = None
-    ) -> list[Segmentation]:
+    ) -> list[Answer]:
         """The masks of decoded images, uint8 (H, W, 3) each, in their order; all of them or an error.
 
         Args:
@@ -170,12 +162,6 @@ class HostedModel:
             RefusedRequestError: 429 when the queue is full, 503 when the deadline passed or the model failed.
             UserError: for an image that the network refuses.
         """
-        return [answer.segmentation for answer in await self.answers(images, timeout_s, place)]
-
-    async def answers(
-        self, images: Sequence[Image], timeout_s: float | None = None, place: Place | None = None
-    ) -> list[Answer]:
-        """As ``segment``, with what the waiting took."""
         timeout = self.timeout_s(timeout_s)
         place = place or self.enter()
         try:
@@ -223,7 +209,7 @@ class HostedModel:
         except ModelFailedError as error:
             self._batcher.fail_waiting(error)
             raise
-        self.on_run(BatchRun(len(images), results[0].latency_ms))
+        self.on_run(len(images))
         return results
 
     @contextmanager

@@ -40,7 +40,7 @@ async def segment(
     remaining = model.timeout_s(timeout_s) - record.elapsed_s
     if remaining <= 0:
         raise RefusedRequestError(503, "the request's time was over before its image could be queued", 1)
-    work = asyncio.ensure_future(model.answers(images, remaining, place))
+    work = asyncio.ensure_future(model.segment(images, remaining, place))
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)

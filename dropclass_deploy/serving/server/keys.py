@@ -6,11 +6,13 @@ import hashlib
 import hmac
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dropclass_deploy.serving.server.refusals import RefusedRequestError, answer
 
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """Asked by load balancers, which have no key; they say one bit."""
+_WANTED = "this server wants an API key: Authorization: Bearer KEY, or X-API-Key: KEY"
 
 
 class KeyCheck:
@@ -23,8 +25,9 @@ class KeyCheck:
         if scope["type"] != "http" or scope["path"] in OPEN or self._is_right(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        content = {"error": "this server wants an API key: Authorization: Bearer KEY, or X-API-Key: KEY"}
-        await JSONResponse(content, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        refusal = answer(RefusedRequestError(401, _WANTED))
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        await refusal(scope, receive, send)
 
     def _is_right(self, headers: Headers) -> bool:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from starlette.responses import JSONResponse
+
 from dropclass_deploy.core.errors import DropclassError
 
 
@@ -17,3 +19,10 @@ class RefusedRequestError(DropclassError):
     def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.retry_after_s = status, message, retry_after_s
+
+
+def answer(refusal: RefusedRequestError, *, closing: bool = False) -> JSONResponse:
+    """The answer, which is an ASGI application, too; ``closing``: and no other request on this connection."""
+    headers = {"Connection": "close"} if closing else {}
+    headers |= {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
+    return JSONResponse({"error": refusal.message}, refusal.status, headers)

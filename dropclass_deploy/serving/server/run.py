@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import re
 import socket
 import ssl
 import sys
@@ -24,9 +23,8 @@ from dropclass_deploy.serving.artifact import Artifact, open_artifact
 from dropclass_deploy.serving.segmenter import Segmenter
 from dropclass_deploy.serving.server.app import create_app
 from dropclass_deploy.serving.server.connections import ConnectionLimits, guarded
-from dropclass_deploy.serving.server.hosting import HostedModel, Image
+from dropclass_deploy.serving.server.hosting import NAME, HostedModel, Image
 from dropclass_deploy.serving.server.logs import logging_beside
-from dropclass_deploy.serving.server.segment_route import MODEL_NAME
 from dropclass_deploy.serving.server.settings import ServerSettings
 from dropclass_deploy.serving.server.shedding import Shedding
 from dropclass_deploy.serving.server.state import ServerState
@@ -52,7 +50,7 @@ def host_artifact(
     artifact = open_artifact(path)
     # A link's own name, not that of what it leads to.
     name = Path(os.path.abspath(path)).name  # noqa: PTH100 (Path.resolve follows links)
-    if re.fullmatch(MODEL_NAME, name) is None:
+    if NAME.fullmatch(name) is None:
         raise UserError(
             f"the folder {name!r} cannot be a model's name in a URL",
             expected="letters, digits, '.', '_' and '-', the first one a letter or digit, 128 at most",
@@ -62,7 +60,7 @@ def host_artifact(
     def opener() -> Segmenter:
         return Segmenter.load(path, runtime, threads, precision=precision, head=head)
 
-    return HostedModel(name, opener, settings, _sample(artifact), artifact)
+    return HostedModel(name, opener, settings, _sample(artifact))
 
 
 def _sample(artifact: Artifact) -> Image | None:

@@ -16,14 +16,14 @@ from starlette.responses import Response
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.data.images import ImageLimits, encode_png, overlay
 from dropclass_deploy.serving.segmentation import Segmentation
-from dropclass_deploy.serving.server.hosting import HostedModel, Image
+from dropclass_deploy.serving.server.hosting import NAME, HostedModel, Image
 from dropclass_deploy.serving.server.inference import segment
 from dropclass_deploy.serving.server.record import Record, record_of
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.state import ServerState, state_of
 
-MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 FIELD = "image"
+_MODEL = f"^{NAME.pattern}$"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
@@ -59,7 +59,7 @@ def router() -> APIRouter:
     async def segment_image(
         request: Request,
         format: Annotated[Format, Query(description="What to answer with.")] = "mask",  # noqa: A002 (the URL's word)
-        model: Annotated[str | None, Query(description="Needed when several are served.", pattern=MODEL_NAME)] = None,
+        model: Annotated[str | None, Query(description="Needed when several are served.", pattern=_MODEL)] = None,
         request_timeout_ms: Annotated[float | None, Header(gt=0, le=86_400_000, allow_inf_nan=False)] = None,
     ) -> Response:
         """The body is the image file itself, or multipart/form-data with the field `image`."""

@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.requests import HTTPConnection
 
 from dropclass_deploy.serving.server.bodies import Budget, read_body
-from dropclass_deploy.serving.server.hosting import BatchRun, HostedModel
+from dropclass_deploy.serving.server.hosting import HostedModel
 from dropclass_deploy.serving.server.metrics import Metrics
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
 from dropclass_deploy.serving.server.settings import ServerSettings
@@ -48,14 +48,9 @@ class ServerState:
         self.abandon: Callable[[], None] = lambda: None
         self.opened: Callable[[], None] = lambda: None
         for model in models:
-            model.on_run = functools.partial(self._ran, model)
+            model.on_run = functools.partial(self.metrics.ran, model)
         # Decoding and encoding release the GIL for most of their time.
         self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "pixels")
-
-    @property
-    def ready(self) -> bool:
-        """Whether every model answers and the server is to stay."""
-        return not self.draining and all(model.ready for model in self.models.values())
 
     def model(self, name: str | None) -> HostedModel:
         """A model by name; None is the only one.
@@ -83,9 +78,6 @@ class ServerState:
     async def in_pool(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """Run CPU work beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
-
-    def _ran(self, model: HostedModel, run: BatchRun) -> None:
-        self.metrics.ran(model, run.images)
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Let models and threads go; False when a network is still running after that time."""

@@ -37,7 +37,17 @@ def opened(openings: Openings, **settings: Any) -> HostedModel:
 
 def segment(model: HostedModel, *images: np.ndarray, timeout_s: float | None = None) -> list[np.ndarray]:
     results = asyncio.run(model.segment(images or (picture(),), timeout_s))
-    return [result.mask for result in results]
+    return [result.segmentation.mask for result in results]
+
+
+async def held(model: HostedModel, segmenter: RedSegmenter) -> asyncio.Task[Any]:
+    """An image that the network has begun with and does not finish before ``segmenter.hold`` is set."""
+    before = len(segmenter.batches)
+    segmenter.hold.clear()
+    running = asyncio.create_task(model.segment([picture()]))
+    while len(segmenter.batches) == before:
+        await asyncio.sleep(0.01)
+    return running
 
 
 def test_masks_come_back_in_order() -> None:
@@ -87,10 +97,7 @@ def test_what_waits_behind_a_failure_is_told_at_once() -> None:
     async def three() -> list[Any]:
         segmenter = openings.made[0]
         await model.segment([picture()])
-        segmenter.hold.clear()
-        first = asyncio.create_task(model.segment([picture()]))
-        while len(segmenter.batches) < 2:
-            await asyncio.sleep(0.01)
+        first = await held(model, segmenter)
         others = [asyncio.create_task(model.segment([picture(9, 9)])) for _ in range(2)]
         await asyncio.sleep(0.05)
         segmenter.broken = RuntimeError("gone")
@@ -126,10 +133,7 @@ def test_a_task_that_is_cancelled_leaves_nothing_behind() -> None:
 
     async def leave() -> None:
         segmenter = openings.made[0]
-        segmenter.hold.clear()
-        running = asyncio.create_task(model.segment([picture()]))
-        while not segmenter.batches:
-            await asyncio.sleep(0.01)
+        running = await held(model, segmenter)
         waiting = asyncio.create_task(model.segment([picture()]))
         await asyncio.sleep(0.05)
         assert model.waiting == 1
@@ -151,10 +155,7 @@ def test_closing_refuses_what_waits() -> None:
     model.open()
 
     async def close_under_it() -> Any:
-        segmenter.hold.clear()
-        running = asyncio.create_task(model.segment([picture()]))
-        while not segmenter.batches:
-            await asyncio.sleep(0.01)
+        running = await held(model, segmenter)
         waiting = asyncio.create_task(model.segment([picture()]))
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(asyncio.to_thread(model.close))
@@ -184,10 +185,7 @@ def test_what_waits_no_longer_holds_no_image() -> None:
     segmenter = openings.made[0]
 
     async def give_up() -> None:
-        segmenter.hold.clear()
-        running = asyncio.create_task(model.segment([picture()]))
-        while not segmenter.batches:
-            await asyncio.sleep(0.01)
+        running = await held(model, segmenter)
         with pytest.raises(RefusedRequestError, match="had no answer"):
             await model.segment([picture(9, 9)], timeout_s=0.1)
         assert len(model._batcher._queue) == 0

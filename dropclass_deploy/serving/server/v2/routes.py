@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dropclass_deploy.serving.server.hosting import HostedModel
+from dropclass_deploy.serving.server.hosting import NAME, HostedModel
 from dropclass_deploy.serving.server.inference import segment
 from dropclass_deploy.serving.server.record import record_of
 from dropclass_deploy.serving.server.refusals import RefusedRequestError
@@ -22,7 +21,6 @@ from dropclass_deploy.serving.server.v2.reply import encode_reply
 from dropclass_deploy.serving.server.v2.schema import shown
 from dropclass_deploy.serving.server.v2.tensors import read_request
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAMED = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _INFER_BODY = {
     "required": True,
@@ -140,7 +138,7 @@ async def infer(request: Request) -> Response:
 def _model(request: Request) -> HostedModel:
     """The model of a path; paths without a version mean the only one."""
     name, version = request.path_params["name"], request.path_params.get("version")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise RefusedRequestError(
             400, f"{shown(name)!r} is no model's name: expected letters, digits, '.', '_' and '-', 128 at most"
         )
