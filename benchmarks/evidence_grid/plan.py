@@ -36,6 +36,7 @@ class Grid:
         data: in place of the recipe's, or None.
         overrides: of the recipe, for all settings.
         retired: settings whose options are gone, and the last commit that has them.
+        about: what a setting is, and its source.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Grid:
     data: str | None
     overrides: Overrides
     retired: dict[str, str]
+    about: dict[str, str]
 
 
 @dataclass(frozen=True)

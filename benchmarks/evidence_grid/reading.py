@@ -40,30 +40,31 @@ def load_plan(path: Path, root: Path) -> Plan:
         where = ".".join(str(key) for key in first["loc"])
         raise UserError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
     _refuse_collisions(content.settings, path)
-    refuse_unknown("setting", list(content.retired), content.settings, f"{path}: retired")
+    for what, named in (("retired", content.retired), ("about", content.about)):
+        refuse_unknown("setting", list(named), content.settings, f"{path}: {what}")
     for place, overrides in _all_overrides(content):
         _refuse_given_elsewhere(overrides, f"{path}: {place}")
-    first_setting = next(iter(content.settings))
-    grids = {name: _grid(name, grid, root, first_setting, content.retired) for name, grid in content.grids.items()}
+    grids = {name: _grid(name, grid, root, content) for name, grid in content.grids.items()}
     for grid in grids.values():
         _check_settings(grid, content.settings, path)
     return Plan(grids, content.settings)
 
 
-def _grid(name: str, section: GridSection, root: Path, first_setting: str, retired: dict[str, str]) -> Grid:
+def _grid(name: str, section: GridSection, root: Path, content: PlanFile) -> Grid:
     return Grid(
         name=name,
         root=root,
         recipe=root / section.recipe,
         parts=section.parts(),
-        baselines=section.baselines or (first_setting,),
+        baselines=section.baselines or (next(iter(content.settings)),),
         headline=section.headline,
         splits=tuple(one.split for one in section.evaluate),
         watch=section.watch,
         reduced=section.reduced,
         data=section.data,
         overrides=section.set,
-        retired=retired,
+        retired=content.retired,
+        about=content.about,
     )
 
 

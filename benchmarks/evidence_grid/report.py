@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[PartCells], str]] = {
     "classes": tables.classes_table,
     "correlation": tables.correlation_table,
     "headline": tables.headline_table,
+    "methods": tables.methods_table,
 }
 CURVES = "curves"
 

@@ -76,11 +76,13 @@ class GridSection(_Section):
 class PlanFile(_Section):
     """The whole file: settings by name, grids by name.
 
-    ``retired`` has the settings whose options went again because they did not pay, and the commit that has them.
+    ``retired`` has the settings whose options went again because they did not pay, and the commit that has them; ``about``
+    what a setting is, and its source, for tables of methods.
     """
 
     settings: dict[str, Overrides] = Field(min_length=1)
     retired: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]] = {}
+    about: dict[str, str] = {}
     grids: dict[str, GridSection] = Field(min_length=1)
 
 

@@ -50,6 +50,25 @@ def headline_table(part: PartCells) -> str:
     return f"{_caption(part, split, how)}\n\n{_markdown(titles, rows)}"
 
 
+def methods_table(part: PartCells) -> str:
+    """One row a setting: what it is and its source, its figures on the first split, differences to the first baseline."""
+    split, baseline = part.grid.splits[0], part.grid.baselines[0]
+    columns = _columns(part, split)
+    titles = ["setting", "what it is", *(title for title, _ in columns)]
+    titles += [f"Δ {title} to {baseline}" for title, _ in columns]
+    rows = [
+        [
+            setting,
+            part.grid.about.get(setting, NONE),
+            *(_mean(mean_over_seeds(figure(setting, PLAIN))) for _, figure in columns),
+            *(_points(_paired(figure, setting, PLAIN, baseline)) for _, figure in columns),
+        ]
+        for setting in part.settings
+    ]
+    how = "plain head; figures in %, Δ in points"
+    return f"{_caption(part, split, how)}\n\n{_markdown(titles, rows, texts=2)}"
+
+
 def classes_table(part: PartCells) -> str:
     """A table a split: IoU a class, the most frequent class first, one column a setting."""
     return "\n\n".join(_classes_of_split(part, split) for split in part.grid.splits)
@@ -174,6 +193,11 @@ def _difference(value: Difference | None, planned: int) -> str:
     return shown
 
 
+def _points(value: Difference | None) -> str:
+    """Without an interval: for one seed there is none."""
+    return NONE if value is None else f"{100 * value.mean:+.2f}"
+
+
 def _relative(value: Difference | None) -> str:
     return "" if value is None or value.relative is None else f"<br>{100 * value.relative:+.1f} %"
 
@@ -186,7 +210,7 @@ def _share(row: ClassRow) -> str:
     return f"{100 * row.share:.2f}"
 
 
-def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    # All but the first column are figures.
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """``texts`` columns of words, then figures."""
+    lines = [titles, [*["---"] * texts, *["---:"] * (len(titles) - texts)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

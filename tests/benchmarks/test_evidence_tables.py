@@ -94,6 +94,17 @@ def test_the_headline(tmp_path: Path) -> None:
     ]
 
 
+def test_the_methods_say_what_they_are(tmp_path: Path) -> None:
+    whole = part(tmp_path)
+    told = replace(whole, grid=replace(whole.grid, about={"ce": "cross-entropy | alone"}))
+    assert tables.methods_table(told).splitlines()[2:] == [
+        "| setting | what it is | mIoU | rare mIoU | Δ mIoU to ce | Δ rare mIoU to ce |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| ce | cross-entropy \\| alone | 52.00 ± 2.00 | 40.00 ± 0.00 | – | – |",
+        "| dropclass λ1 α10 | – | 55.00 ± 3.00 | 40.00 ± 0.00 | +3.00 | +0.00 |",
+    ]
+
+
 def test_a_baseline_with_fewer_seeds_leaves_fewer_pairs(tmp_path: Path) -> None:
     whole = part(tmp_path)
     some = replace(whole, stored=tuple(cell for cell in whole.stored if (cell["setting"], cell["seed"]) != ("ce", 2)))

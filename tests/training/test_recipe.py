@@ -33,7 +33,7 @@ def changed(path: str, value: object) -> dict[str, object]:
         ("train.crop", [0, 32], r"train\.crop\.0: "),
         ("train.photometric.hue", 0.7, r"train\.photometric\.hue: .*0\.5"),
         ("method.name", "dropout", r"method\.name: .*'ce', 'ce\+block' or 'dropclass'"),
-        ("method.with", ["ohem"], r"method\.with: 'ohem' is not available; this version has: median_frequency"),
+        ("method.with", ["oheem"], r"method\.with: 'oheem' is not available; this version has: median_frequency"),
         ("method.alpha", -1, r"method\.alpha: .*greater than or equal to 0"),
         ("train.scale", [2.0, 0.5], r"train: scale is \[2\.0, 0\.5\]: the smaller factor comes first"),
         ("train.warmup_steps", 10, r"warmup_steps 10 is not below steps 10"),
@@ -147,6 +147,59 @@ def test_a_missing_recipe_names_its_neighbours(tmp_path: Path) -> None:
         load_recipe(tmp_path / "gone.yaml")
 
 
+def written(folder: Path, **files: str) -> Path:
+    """Some YAML files; the path of the first."""
+    paths = [folder / f"{name}.yaml" for name in files]
+    for path, content in zip(paths, files.values(), strict=True):
+        path.write_text(content)
+    return paths[0]
+
+
+BELOW = yaml.safe_dump(MINIMAL)
+
+
+def test_a_recipe_builds_on_another(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    written(tmp_path / "inner", middle="base: ../below.yaml\nmethod: {alpha: 3}\ntrain: {lr: 0.5}\n")
+    path = written(tmp_path, top="base: inner/middle.yaml\nmethod: {name: ce}\ntrain: {seed: 7}\n", below=BELOW)
+    found, below = load_recipe(path), load_recipe(tmp_path / "below.yaml")
+    assert (found.method.name, found.method.alpha, found.train.lr, found.train.seed) == ("ce", 3, 0.5, 7)
+    assert found.train.steps == below.train.steps
+    assert found.data == below.data
+    assert parse_recipe(yaml.safe_load(found.to_yaml())) == found
+
+
+def test_other_components_take_the_options_of_those_below_with_them(tmp_path: Path) -> None:
+    below = BELOW + "\nmethod: {with: [median_frequency, class_mix], options: {median_frequency: {power: 0.5}}}\n"
+    path = written(tmp_path, top="base: below.yaml\nmethod: {with: [class_mix]}\n", below=below)
+    assert load_recipe(path).method.options.median_frequency is None
+    own = "base: below.yaml\nmethod: {with: [class_mix], options: {median_frequency: {power: 1}}}\n"
+    with pytest.raises(RecipeError, match="median_frequency has no say"):
+        load_recipe(written(tmp_path, own=own))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("base: top.yaml", r"top\.yaml: base leads back to .*top\.yaml"),
+        ("base: other.yaml", r"other\.yaml: base leads back to .*top\.yaml"),
+        ("base: gone.yaml", r"there is no recipe .*gone\.yaml; .* has .*other\.yaml"),
+        ("base: 3", r"base is 3; expected the path of a recipe"),
+        ("base: ''", r"base is ''; expected the path"),
+    ],
+)
+def test_a_base_that_is_none(tmp_path: Path, content: str, message: str) -> None:
+    path = written(tmp_path, top=content, other="base: top.yaml")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_bases_without_end(tmp_path: Path) -> None:
+    files = {f"r{number}": f"base: r{number + 1}.yaml" for number in range(9)}
+    with pytest.raises(RecipeError, match=r"r0\.yaml builds on more than 7 other recipes"):
+        load_recipe(written(tmp_path, **files, r9=BELOW))
+
+
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(b"\x89PNG\xff\xfe\x00")
@@ -170,6 +223,6 @@ def test_the_digest_follows_what_determines_the_result() -> None:
 
 def test_every_shipped_recipe_is_valid() -> None:
     folder = Path(__file__).parents[2] / "recipes"
-    names = [path for path in sorted(folder.glob("*.yaml")) if not path.name.endswith(".classes.yaml")]
+    names = [path for path in sorted(folder.rglob("*.yaml")) if not path.name.endswith(".classes.yaml")]
     assert {path.stem for path in names} >= {"synthetic", "camvid", "wbc"}
     assert all(isinstance(load_recipe(path), Recipe) for path in names)

@@ -6,7 +6,13 @@ docstring of the function names both, and which is the default and why.
 
 from dropclass_deploy.training.dropclass.fold import FoldedHead, fold
 from dropclass_deploy.training.dropclass.gate import channel_gates, drop_features, drop_features_through
-from dropclass_deploy.training.dropclass.loss import LossTerms, dropclass_loss, loss_weights
+from dropclass_deploy.training.dropclass.loss import (
+    LossTerms,
+    dropclass_loss,
+    loss_weights,
+    suppression_loss,
+    weighted_terms,
+)
 from dropclass_deploy.training.dropclass.probe import Classifier, find_classifier
 from dropclass_deploy.training.dropclass.schedule import linear, sample_dropped
 from dropclass_deploy.training.dropclass.wrapper import DropClass, DropClassOutput, strip
@@ -27,4 +33,6 @@ __all__ = [
     "loss_weights",
     "sample_dropped",
     "strip",
+    "suppression_loss",
+    "weighted_terms",
 ]

@@ -11,7 +11,14 @@ from torch import Tensor
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.training.dropclass.schedule import linear
 from dropclass_deploy.training.dropclass.wrapper import DropClassOutput
-from dropclass_deploy.training.losses import check_labels, head_losses, label_weights, resize_left
+from dropclass_deploy.training.losses import (
+    check_labels,
+    counted_pixels,
+    head_losses,
+    label_weights,
+    resize_left,
+    without_label,
+)
 from dropclass_deploy.training.losses.cross_entropy import check_sizes, class_table, reciprocal
 
 DropDivisor = Literal["kept", "all"]
@@ -132,10 +139,7 @@ def dropclass_loss(
     factors = torch.stack([means[0] * plain, means[1] * weight, means[2] * alpha])
     at_labels = suppress_at != "classifier"
     table = class_table(out.logits, class_weight)
-    seen = labels
-    if suppress_at == "elsewhere" and out.dropped is not None:
-        # int64: an ``ignore_index`` below 0 has no place in uint8 labels.
-        seen = labels.long().masked_fill(labels == out.dropped, ignore_index)
+    seen = without_label(labels, out.dropped, ignore_index) if suppress_at == "elsewhere" else labels
     total, sums = _over_pixels(out, (labels, seen), table, factors, ignore_index, suppress=at_labels)
     ce, ce_drop, suppression = (sums * means).to(total.dtype).unbind()
     if not at_labels:
@@ -145,6 +149,45 @@ def dropclass_loss(
     if out.dropped is None:
         suppression = suppression.detach()
     return LossTerms(total=total, ce=ce, ce_drop=ce_drop, suppression=suppression)
+
+
+def weighted_terms(
+    ce: Tensor,
+    ce_drop: Tensor,
+    suppression: Tensor,
+    *,
+    progress: float,
+    alpha: float = 10.0,
+    lambda_max: float = 1.0,
+    plain_weight: PlainWeight = "rest",
+) -> LossTerms:
+    """The objective of terms that were computed elsewhere, of another loss of the pixels; arguments as ``dropclass_loss``."""
+    weight = linear(progress, lambda_max)
+    plain = 1.0 if plain_weight == "full" else 1.0 - weight
+    return LossTerms(plain * ce + weight * ce_drop + alpha * suppression, ce, ce_drop, suppression)
+
+
+def suppression_loss(
+    out: DropClassOutput, labels: Tensor, *, ignore_index: int = 255, suppress_at: SuppressAt = "labels"
+) -> Tensor:
+    """L_sup alone (Eq. 8), a scalar: the mean probability of z in the branch; 0 when nothing was dropped.
+
+    Args:
+        out: of ``DropClass``.
+        labels: (N, H, W).
+        ignore_index: label that counts nowhere.
+        suppress_at: where, see ``dropclass_loss``.
+    """
+    if out.dropped is None:
+        return out.drop_logits.new_zeros((), dtype=torch.float32)
+    if suppress_at == "classifier":
+        return mean_probability(out.drop_logits, out.dropped)
+    seen = without_label(labels, out.dropped, ignore_index) if suppress_at == "elsewhere" else labels
+    head = resize_left(out.drop_logits, out.size, out.align_corners, seen)
+    mean = reciprocal(counted_pixels(seen, ignore_index))
+    nothing = torch.zeros_like(class_table(out.drop_logits, None))
+    scale = torch.stack([torch.zeros_like(mean), mean])
+    return head_losses(head, seen, nothing, scale, suppressed=out.dropped, ignore_index=ignore_index)[0]
 
 
 def _check_options(drop_divisor: DropDivisor, suppress_at: SuppressAt, plain_weight: PlainWeight) -> None:

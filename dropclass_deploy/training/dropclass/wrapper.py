@@ -36,6 +36,7 @@ class DropClassOutput:
             the loss then resizes ``drop_logits`` straight to the labels, bilinearly with align_corners False.
         output: all that the model returned; None after a pass with ``resized=False``.
         resized_to: (H, W) of the model's logits, when ``logits`` are the classifier's own.
+        features: A (N, K, h, w), the classifier's input.
     """
 
     logits: Tensor
@@ -44,6 +45,7 @@ class DropClassOutput:
     align_corners: bool | None
     output: Any
     resized_to: tuple[int, int] | None = None
+    features: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -175,6 +177,7 @@ class DropClass(nn.Module):
             align_corners=self.classifier.align_corners,
             output=seen.output,
             resized_to=seen.size if seen.short else None,
+            features=seen.features,
         )
 
     def _choose(

@@ -54,7 +54,7 @@ def set_up(
     spec = recipe.preprocess.resolve(default).model_copy(update={"value_range": task.train.value_range})
     size = _input_size(recipe, spec, task)
     _check_class_count(network, task, recipe, size)
-    method = build_method(network, recipe.method, classifier, size)
+    method = build_method(network, recipe.method, classifier, size, task.classes)
     reporter.note(method.loss_path())
     if recipe.train.compile:
         method.check_compilable()

@@ -24,6 +24,7 @@ from dropclass_deploy.training.loop.optimiser import build_optimiser
 from dropclass_deploy.training.loop.run_setup import Setup
 from dropclass_deploy.training.loop.stop_signals import StopSignals
 from dropclass_deploy.training.loop.weight_average import WeightAverage
+from dropclass_deploy.training.losses import logit_shift
 from dropclass_deploy.training.methods import Method, StepContext, StepLoss
 from dropclass_deploy.training.parallel.processes import Processes
 from dropclass_deploy.training.recipe import TrainSection
@@ -49,6 +50,7 @@ class Session:
         journal: ``metrics.jsonl``; only process 0 writes.
         scale: (3,), and ``shift`` (3,): see ``Preprocess.scale_and_shift``.
         class_weight: (C,) or None.
+        class_log_frequency: (C,), of the training pixels, or None without any.
         average: the moving average of the weights, or None.
         watch: over the loss.
         signals: that ask the run to stop.
@@ -72,6 +74,7 @@ class Session:
     scale: Tensor
     shift: Tensor
     class_weight: Tensor | None
+    class_log_frequency: Tensor | None
     average: WeightAverage | None
     watch: LossWatch
     signals: StopSignals
@@ -165,6 +168,12 @@ def _loader(setup: Setup, device: torch.device, workers: int, step: int) -> tupl
     )
 
 
+def _log_frequency(setup: Setup, device: torch.device) -> Tensor | None:
+    """Once a run: its checks would make a GPU wait at each step."""
+    pixels = torch.from_numpy(setup.task.statistics.pixels)
+    return logit_shift(pixels, 1.0).to(device) if bool(pixels.any()) else None
+
+
 def start(
     setup: Setup,
     accelerator: Accelerator,
@@ -203,6 +212,7 @@ def start(
         scale=torch.from_numpy(scale).to(processes.device),
         shift=torch.from_numpy(shift).to(processes.device),
         class_weight=None if weight is None else torch.from_numpy(weight).float().to(processes.device),
+        class_log_frequency=_log_frequency(setup, processes.device),
         average=average,
         watch=LossWatch(),
         signals=signals,

@@ -64,6 +64,7 @@ def _context(session: Session) -> StepContext:
         seed=session.train.seed,
         ignore_index=session.setup.task.classes.ignore_index,
         class_weight=session.class_weight,
+        class_log_frequency=session.class_log_frequency,
     )
 
 

@@ -11,15 +11,15 @@ from dropclass_deploy.training.losses.labels import label_weights
 from dropclass_deploy.training.losses.resized import Resize, head_losses
 
 
-def resize_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Float32 logits (N, C, H, W) at the labels' size (N, H, W); bilinear, ``align_corners=False``, when they differ.
+def resize_logits(logits: Tensor, labels: Tensor, *, align_corners: bool = False) -> Tensor:
+    """Float32 logits (N, C, H, W) (float64 stays) at the labels' size (N, H, W); bilinear when they differ.
 
     For losses that sort pixels or need whole maps; the others never hold such logits.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.shape[-2:] == labels.shape[-2:]:
         return logits
-    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=align_corners)
 
 
 def cross_entropy(

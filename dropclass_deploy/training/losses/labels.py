@@ -54,6 +54,14 @@ def label_weights(labels: Tensor, tables: Tensor, ignore_index: int, pixel_weigh
     return torch.stack([(table[ids] * factor).sum(dtype=torch.float64) for table in tables.to(labels.device)])
 
 
+def without_label(labels: Tensor, dropped: int | None, ignore_index: int) -> Tensor:
+    """The labels with those of the dropped class ignored."""
+    if dropped is None:
+        return labels
+    # int64: an ``ignore_index`` below 0 has no place in uint8 labels.
+    return labels.long().masked_fill(labels == dropped, ignore_index)
+
+
 def counted_pixels(labels: Tensor, ignore_index: int) -> Tensor:
     """The number of pixels that are not ignored, a float64 scalar."""
     return (_wide(labels) != ignore_index).sum().double()

@@ -5,25 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dropclass_deploy.training.batches.draws import generator_for
+from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.training.dropclass import (
     DropClass,
     DropClassOutput,
+    LossTerms,
     dropclass_loss,
     fold,
-    linear,
     loss_weights,
-    sample_dropped,
+    suppression_loss,
+    weighted_terms,
 )
+from dropclass_deploy.training.losses import check_labels, resize_left, without_label
+from dropclass_deploy.training.methods.draw import drawn_class
 from dropclass_deploy.training.methods.method import Method, StepContext, StepLoss, told_path
+from dropclass_deploy.training.methods.objective import Objective
+from dropclass_deploy.training.methods.view import View
 from dropclass_deploy.training.recipe import MethodSection
 
 
 class DropClassMethod(Method):
-    """Algorithm 1 of arXiv 2111.00531."""
+    """Algorithm 1 of arXiv 2111.00531.
+
+    What the recipe's components make of the pixels' loss holds for both paths; the terms beside it look at the plain one.
+    """
 
     def __init__(
-        self, model: nn.Module, section: MethodSection, classifier: str | None, example: Tensor | None = None
+        self,
+        model: nn.Module,
+        section: MethodSection,
+        classifier: str | None,
+        example: Tensor | None = None,
+        classes: ClassTable | None = None,
     ) -> None:
         super().__init__(model)
         self.section = section
@@ -36,30 +49,49 @@ class DropClassMethod(Method):
             max_drop_probability=section.drop_max,
         )
         self.tap = self.wrapper.tap if self.wrapper.classifier.tail is None else None
-
-    @property
-    def module(self) -> nn.Module:
-        """The wrapped model with its branch."""
-        return self.wrapper
+        self.objective = Objective(section.options, self.wrapper.classifier, classes)
+        self.module = self.wrapper
+        self.train_beside(self.objective.beside)
 
     def loss_weights(self, labels: Tensor, context: StepContext) -> Tensor:
-        """(3,): of CE, CE_drop and L_sup."""
-        return loss_weights(
+        """(3,): of CE, CE_drop and L_sup; (4,) with terms beside them."""
+        classes, ignore = self.wrapper.num_classes, context.ignore_index
+        weights = loss_weights(
             labels,
             context.dropped,
-            self.wrapper.num_classes,
-            ignore_index=context.ignore_index,
+            classes,
+            ignore_index=ignore,
             class_weight=context.class_weight,
             drop_divisor=self.section.drop_divisor,
             suppress_at=self.section.suppress_at,
         )
+        extra = self.objective.extra_weights(labels, ignore)
+        if self.objective.changes_pixels:
+            kept = without_label(labels, context.dropped, ignore)
+            own = [self.objective.divisor(labels, classes, context), self._branch_divisor(kept, context), weights[2]]
+            weights = torch.stack(own)
+        return torch.cat([weights, torch.stack(extra)]) if extra else weights
 
     def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
         """Run both paths with the step's z, add the terms."""
         out: DropClassOutput = self.wrapper(images, context.dropped, resized=False)
-        terms = dropclass_loss(
+        head = resize_left(out.logits, out.size, out.align_corners, labels)
+        view = self.objective.view(View(head, labels, out.features, self.wrapper.head))
+        own = None if shares is None else shares[:3]
+        compute = self._changed_terms if self.objective.changes_pixels else self._usual_terms
+        terms = compute(out, view, context, own)
+        named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
+        named = {name: value.detach() for name, value in named.items()} | self.objective.named(terms.ce)
+        if not self.objective.terms:
+            return StepLoss(terms.total, named, context.dropped)
+        beside, values = self.objective.extras(view, context, None if shares is None else shares[-1])
+        return StepLoss(terms.total + beside, named | values, context.dropped)
+
+    def _usual_terms(self, out: DropClassOutput, view: View, context: StepContext, shares: Tensor | None) -> LossTerms:
+        """Cross-entropy, as the paper has it."""
+        return dropclass_loss(
             out,
-            labels,
+            view.labels,
             progress=context.progress,
             alpha=self.section.alpha,
             ignore_index=context.ignore_index,
@@ -70,21 +102,43 @@ class DropClassMethod(Method):
             plain_weight=self.section.plain_weight,
             shares=shares,
         )
-        named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
-        return StepLoss(terms.total, {name: value.detach() for name, value in named.items()}, context.dropped)
+
+    def _changed_terms(
+        self, out: DropClassOutput, view: View, context: StepContext, shares: Tensor | None
+    ) -> LossTerms:
+        """The same three terms of another loss of the pixels, on both paths."""
+        labels, ignore = view.labels, context.ignore_index
+        check_labels(labels, self.wrapper.num_classes, ignore)
+        kept = without_label(labels, out.dropped, ignore)
+        branch = resize_left(out.drop_logits, out.size, out.align_corners, kept)
+        values = torch.stack(
+            [
+                self.objective.cross_entropy(view, context),
+                self.objective.pixels.mean(branch, kept, context.class_weight, context),
+                suppression_loss(out, labels, ignore_index=ignore, suppress_at=self.section.suppress_at),
+            ]
+        )
+        values = values if shares is None else values * shares.to(values.dtype)
+        return weighted_terms(
+            *values.unbind(),
+            progress=context.progress,
+            alpha=self.section.alpha,
+            lambda_max=self.section.lambda_max,
+            plain_weight=self.section.plain_weight,
+        )
+
+    def _branch_divisor(self, labels: Tensor, context: StepContext) -> Tensor:
+        table = context.class_weight
+        table = torch.ones(self.wrapper.num_classes, device=labels.device) if table is None else table
+        return self.objective.pixels.divisor(labels, table, context.ignore_index)
 
     def loss_path(self) -> str:
         """See ``Method.loss_path``."""
         return told_path(self.wrapper.classifier)
 
     def draw(self, labels: Tensor, context: StepContext) -> int | None:
-        """z, or None; see ``sample_dropped``."""
-        # A generator of (seed, step): every process draws the same class, and a resumed run the same as an unbroken one.
-        probability = linear(context.progress, self.section.drop_max)
-        among = present_classes(labels, self.wrapper.num_classes) if self.section.drop_among == "batch" else None
-        return sample_dropped(
-            self.wrapper.num_classes, probability, generator_for(context.seed, 3, context.step), among=among
-        )
+        """z, or None."""
+        return drawn_class(self.section, labels, self.wrapper.num_classes, context)
 
     def deploy_heads(self) -> dict[str, nn.Module]:
         """The plain model, and the folded head when the classifier is linear."""
@@ -94,14 +148,7 @@ class DropClassMethod(Method):
         return heads
 
     def branch(self) -> nn.Module | None:
-        """The 1×1 block."""
-        return self.wrapper.branch
-
-
-def present_classes(labels: Tensor, num_classes: int) -> Tensor:
-    """Ids of the classes in the labels of *all* processes, so that all draw the same z."""
-    ids = labels.long().flatten()
-    present = torch.bincount(ids[(ids >= 0) & (ids < num_classes)], minlength=num_classes)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(present)
-    return present.nonzero().flatten()
+        """The 1×1 block; with the output for pixels without a label, if there is one."""
+        if self.objective.beside is None:
+            return self.wrapper.branch
+        return nn.ModuleDict({"block": self.wrapper.branch, "beside": self.objective.beside})

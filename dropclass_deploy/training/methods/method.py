@@ -33,6 +33,7 @@ class StepContext:
         seed: of the run.
         ignore_index: label that counts nowhere.
         class_weight: (C,) or None.
+        class_log_frequency: (C,) finite, see ``losses.logit_shift``; None when it is not known.
         dropped: z of this step, or None; set from ``Method.draw``.
     """
 
@@ -42,6 +43,7 @@ class StepContext:
     ignore_index: int
     class_weight: Tensor | None
     dropped: int | None = None
+    class_log_frequency: Tensor | None = None
 
 
 class Method(ABC):
@@ -50,16 +52,20 @@ class Method(ABC):
     Attributes:
         model: the network that ``strip`` leaves.
         tap: how training sees its classifier; None when it cannot stop there.
+        module: what is trained: its parameters are the optimiser's.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.tap: ClassifierTap | None = None
+        self.module: nn.Module = model
 
-    @property
-    def module(self) -> nn.Module:
-        """What is trained: its parameters are the optimiser's."""
-        return self.model
+    def train_beside(self, beside: nn.Module | None) -> None:
+        """Train a module that is no part of the network with it."""
+        if beside is not None:
+            reference = next(self.module.parameters())
+            beside.to(device=reference.device, dtype=reference.dtype)
+            self.module = nn.ModuleDict({"network": self.module, "beside": beside})
 
     def draw(self, labels: Tensor, context: StepContext) -> int | None:
         """The class to drop in this step, from this process's labels of the whole step; the same on all processes."""

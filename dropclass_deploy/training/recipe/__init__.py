@@ -1,11 +1,12 @@
 """The recipe: its sections and their limits, and how a file is read."""
 
-from dropclass_deploy.training.recipe.components import ClassMixOptions, MedianFrequencyOptions
+from dropclass_deploy.training.recipe.components import ClassMixOptions, ComponentOptions, MedianFrequencyOptions
 from dropclass_deploy.training.recipe.reading import load_recipe, parse_recipe
 from dropclass_deploy.training.recipe.sections import MethodSection, Photometric, Recipe, TrainSection
 
 __all__ = [
     "ClassMixOptions",
+    "ComponentOptions",
     "MedianFrequencyOptions",
     "MethodSection",
     "Photometric",

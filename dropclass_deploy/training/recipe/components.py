@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from dropclass_deploy.training.recipe.loss_options import (
+    IGNORE,
+    BlvOptions,
+    BoundaryOptions,
+    DiceOptions,
+    FocalOptions,
+    IgnoreLabelOptions,
+    LogitAdjustmentOptions,
+    LovaszOptions,
+    OhemOptions,
+    TemplateOptions,
+    UncertaintyOptions,
+)
 from dropclass_deploy.training.recipe.section import Fraction, Section
 
 
@@ -32,9 +45,28 @@ class ComponentOptions(Section):
 
     median_frequency: MedianFrequencyOptions | None = None
     class_mix: ClassMixOptions | None = None
+    ohem: OhemOptions | None = None
+    focal: FocalOptions | None = None
+    dice: DiceOptions | None = None
+    lovasz: LovaszOptions | None = None
+    logit_adjustment: LogitAdjustmentOptions | None = None
+    blv: BlvOptions | None = None
+    boundary: BoundaryOptions | None = None
+    uncertainty: UncertaintyOptions | None = None
+    template: TemplateOptions | None = None
+    ignore_label: IgnoreLabelOptions | None = None
 
 
 COMPONENTS = tuple(ComponentOptions.model_fields)
+ON_PIXELS = ("ohem", "focal", "boundary", "logit_adjustment", "blv")
+"""Those that change what the cross-entropy of a pixel is, or what it weighs."""
+BESIDE = ("dice", "lovasz", "template", "uncertainty")
+"""Those that are terms of their own."""
+LOSSES = (*ON_PIXELS, *BESIDE)
+_APART = (
+    (("ohem", "focal"), "both choose which pixels matter"),
+    (("ignore_label", "uncertainty"), "an ignored label would be one of the background's"),
+)
 
 
 def options_of(components: tuple[str, ...], given: Any) -> Any:
@@ -63,3 +95,14 @@ def first_unknown(components: tuple[str, ...]) -> str | None:
     if unknown:
         return f"{unknown[0]!r} is not available; this version has: {', '.join(COMPONENTS)}"
     return "a component is listed twice" if len(set(components)) != len(components) else None
+
+
+def contradiction(components: tuple[str, ...], options: ComponentOptions) -> str | None:
+    """Why components cannot be together, or None."""
+    for pair, reason in _APART:
+        if not set(pair) <= set(components):
+            continue
+        if "uncertainty" in pair and options.uncertainty is not None and options.uncertainty.background != IGNORE:
+            continue
+        return f"{pair[0]} and {pair[1]} contradict each other ({reason}): list one of them"
+    return None

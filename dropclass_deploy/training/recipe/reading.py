@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dropclass_deploy.core.errors import RecipeError
+from dropclass_deploy.training.recipe.layers import leave_out_options, read_layers
 from dropclass_deploy.training.recipe.sections import Recipe
 
 
@@ -17,7 +18,7 @@ def load_recipe(source: Path | str, overrides: list[str] | None = None) -> Recip
     """Read a recipe and apply ``key.sub=value`` overrides (values are YAML).
 
     Args:
-        source: a YAML file, or the folder of a run, which holds its recipe.
+        source: a YAML file, which may build on another (``base:``); or the folder of a run, which holds its recipe.
         overrides: in the order in which they apply.
 
     Raises:
@@ -26,19 +27,7 @@ def load_recipe(source: Path | str, overrides: list[str] | None = None) -> Recip
     path = Path(source)
     if path.is_dir():
         path = path / "recipe.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"there is no recipe {path}", remedy=_hint(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}", expected="a YAML file") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{path} is not YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"{path} holds {type(content).__name__}", expected="a mapping with data, model, method and train"
-        )
+    content = read_layers(path)
     for override in overrides or []:
         _apply(content, override)
     return parse_recipe(content, str(path))
@@ -116,16 +105,4 @@ def _apply(content: dict[str, Any], override: str) -> None:
         target = inner
     target[last] = value
     if key.strip() == "method.with":
-        _leave_out_options(target, value)
-
-
-def _leave_out_options(method: dict[str, Any], components: Any) -> None:
-    """The recipe's options of what an override no longer lists go with it; those that a later override gives are checked."""
-    options = method.get("options")
-    if isinstance(options, dict) and isinstance(components, list):
-        method["options"] = {name: value for name, value in options.items() if name in components}
-
-
-def _hint(path: Path) -> str:
-    names = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-    return f"{path.parent} has {', '.join(names)}" if names else "check the path"
+        leave_out_options(target, value)

@@ -14,7 +14,13 @@ import yaml
 from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from dropclass_deploy.core.preprocess import Preprocess, Triple
-from dropclass_deploy.training.recipe.components import ComponentOptions, first_unknown, options_of
+from dropclass_deploy.training.recipe.components import (
+    ON_PIXELS,
+    ComponentOptions,
+    contradiction,
+    first_unknown,
+    options_of,
+)
 from dropclass_deploy.training.recipe.section import BatchSize, Count, Float, Fraction, Positive, Scale, Section, Size
 
 DEFAULT_SCALE = (0.75, 1.5)
@@ -102,6 +108,24 @@ class MethodSection(Section):
     @classmethod
     def _filled(cls, value: Any, info: ValidationInfo) -> Any:
         return options_of(info.data.get("components", ()), value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if problem := contradiction(self.components, self.options):
+            raise ValueError(problem)
+        if self.name != "dropclass":
+            return self
+        if "ignore_label" in self.components:
+            raise ValueError(
+                "ignore_label is in with, and name is dropclass, whose dropped loss ignores the class's labels already: "
+                "take one of them (name: ce for the control)"
+            )
+        changed = [name for name in self.components if name in ON_PIXELS]
+        if changed and self.drop_divisor == "all":
+            raise ValueError(
+                f"drop_divisor is all, and {changed[0]} divides by the weights of its pixels: use drop_divisor: kept"
+            )
+        return self
 
 
 class Photometric(Section):

@@ -167,7 +167,7 @@ def load_run(path: Path | str, model: nn.Module | None = None, weights: str = LA
     facts = _facts(content, path)
     recipe = load_recipe(path / RECIPE)
     network = _rebuild(facts, model, path)
-    method = build_method(network, recipe.method, facts.classifier, facts.probe_size)
+    method = build_method(network, recipe.method, facts.classifier, facts.probe_size, facts.classes)
     load_network(weights_folder(path, weights), method)
     method.model.eval().requires_grad_(False)
     folded = _folded(method)
