@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
+from pydantic import model_validator
+
+from dropclass_deploy.training.recipe.sampling_options import (
+    CurriculumOptions,
+    EnetWeightsOptions,
+    RareClassSamplingOptions,
+    ResampleOptions,
+)
 from dropclass_deploy.training.recipe.section import Fraction, Section
 
 
@@ -27,11 +35,28 @@ class ClassMixOptions(Section):
     classes: Fraction = 0.5
 
 
+_EXCLUSIVE = (
+    ("median_frequency", "enet_weights", "both set the class weights"),
+    ("rare_class_sampling", "resample", "both choose the images"),
+)
+
+
 class ComponentOptions(Section):
     """``method.options``: a section for every component listed, null for the others."""
 
     median_frequency: MedianFrequencyOptions | None = None
     class_mix: ClassMixOptions | None = None
+    enet_weights: EnetWeightsOptions | None = None
+    rare_class_sampling: RareClassSamplingOptions | None = None
+    resample: ResampleOptions | None = None
+    curriculum: CurriculumOptions | None = None
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        for one, other, why in _EXCLUSIVE:
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"method.with lists {one} and {other}: {why}; leave one of them out")
+        return self
 
 
 COMPONENTS = tuple(ComponentOptions.model_fields)
