@@ -1,8 +1,8 @@
 """Rare class sampling: a class is drawn first, then an image that shows it, then a crop that does.
 
 DAFormer (Hoyer et al., arXiv 2111.14887): P(c) = exp((1 − f_c) / T) / Σ_c' exp((1 − f_c') / T), f_c the class's share of
-the labelled pixels. Its code (github.com/lhoyer/DAFormer, mmseg/datasets/uda_dataset.py) takes images of more than 3,000 pixels
-of the class, any of them equally likely, and up to ten further crops until one holds more than half as many.
+the labelled pixels. Its code (github.com/lhoyer/DAFormer, mmseg/datasets/uda_dataset.py) takes images of more than 3,000
+pixels of the class, any of them equally likely, and up to ten further crops until one holds more than half as many.
 
 Deviations: one number of pixels serves image and crop; a class that no image shows that often is drawn from the images that
 show more of it than most do, where the code stops; the last crop is laid around a pixel of the class.
