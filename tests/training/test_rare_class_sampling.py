@@ -178,7 +178,7 @@ def test_a_scaled_crop_shows_the_minimum_at_its_own_scale() -> None:
     for (_, labels), batch in zip(found, items, strict=True):
         for label, (_, number) in zip(labels, batch, strict=True):
             class_id = order.focus(number).class_id
-            # 36 pixels are 36 · (16 ÷ 13)² = 54 here, and five of six rows too few; nearest neighbour makes 7 or 8 rows of six.
+            # 36 pixels are 36 · (16 ÷ 13)² = 54 here, five of six rows too few; nearest neighbour makes 7 or 8 rows of six.
             assert int((label == class_id).sum()) >= 49
 
 
