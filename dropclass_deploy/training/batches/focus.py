@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -51,28 +52,29 @@ class Focus:
             crop: (height, width) that the window is resized to. A pixel of the mask counts as crop area / window area pixels
                 of the crop; nearest neighbour resizing gives this number on average.
         """
-        of_class = mask == self.class_id
-        # NumPy counts what is true in half a megapixel in 0.04 ms, torch sums it in 3.3 ms (one core).
-        counted = of_class.numpy()
-        total = np.count_nonzero(counted)
+        # In NumPy: it counts what is true in half a megapixel in 0.04 ms, torch's sum takes 3.3 (one core).
+        of_class = mask.numpy() == self.class_id
+        total = int(np.count_nonzero(of_class))
         if total == 0:  # preprocess.size may leave no pixel of a small object
             return first
         per_crop_pixel = window[0] * window[1] / (crop[0] * crop[1])
         needed = min(total, math.ceil(enough(self.min_pixels, crop) * per_crop_pixel))
         best, most = first, -1
         for trial in range(1, self.crops + 1):
-            corner = self._corner(trial, of_class, first, window)
+            corner = self._corner(trial, mask.shape, of_class, first, window)
             part = inside(mask.shape, corner, window)
-            shown = np.count_nonzero(counted[part.rows, part.columns])
+            shown = int(np.count_nonzero(of_class[part.rows, part.columns]))
             if shown >= needed:
                 return corner
             if shown > most:
                 best, most = corner, shown
         return best
 
-    def _corner(self, trial: int, of_class: Tensor, first: Corner, window: Size) -> Corner:
+    def _corner(
+        self, trial: int, size: torch.Size, of_class: npt.NDArray[np.bool_], first: Corner, window: Size
+    ) -> Corner:
         if trial == self.crops:
-            pixels = of_class.nonzero()
-            row, column = pixels[int(torch.randint(len(pixels), (), generator=self.generator))].tolist()
-            return centred_corner(of_class.shape, window, (row, column))
-        return first if trial == 1 else random_corner(of_class.shape, window, self.generator)
+            pixels = np.flatnonzero(of_class)
+            chosen = int(pixels[int(torch.randint(len(pixels), (), generator=self.generator))])
+            return centred_corner(size, window, divmod(chosen, size[1]))
+        return first if trial == 1 else random_corner(size, window, self.generator)
