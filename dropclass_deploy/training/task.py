@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.errors import DataError
+from dropclass_deploy.core.errors import DataError, RecipeError
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.doctor import examine
 from dropclass_deploy.data.images import image_size
 from dropclass_deploy.data.registry import open_dataset, survey
-from dropclass_deploy.data.statistics import ClassStatistics, count_classes, median_frequency_weights
+from dropclass_deploy.data.statistics import ClassStatistics, count_classes, enet_weights, median_frequency_weights
 from dropclass_deploy.training.recipe import Recipe
 
 
@@ -44,6 +44,14 @@ def _statistics(recipe: Recipe, train: Dataset, reporter: Reporter) -> ClassStat
     for finding in report.warnings:
         reporter.note(f"warning: {finding}")
     return report.statistics[recipe.splits.train]
+
+
+def _check_resampled(classes: ClassTable, name: str) -> None:
+    if name not in classes.names:
+        raise RecipeError(
+            f"method.options.resample.class: there is no class {name!r}",
+            expected=f"one of {', '.join(classes.names)}",
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,11 @@ def study(recipe: Recipe, train: Dataset, val: Dataset, reporter: Reporter) -> T
 
     Raises:
         DataError: for data that cannot be used.
+        RecipeError: when images of a class are to be repeated that the data do not have.
     """
+    options = recipe.method.options
+    if options.resample is not None:
+        _check_resampled(train.classes, options.resample.of)
     statistics = _statistics(recipe, train, reporter)
     classes = train.classes.with_rare_from(statistics.pixels)
     absent = [classes.names[index] for index in np.flatnonzero(statistics.pixels == 0)]
@@ -88,14 +100,23 @@ def study(recipe: Recipe, train: Dataset, val: Dataset, reporter: Reporter) -> T
     if absent:
         reporter.note(f"no training pixel of: {', '.join(absent)}")
     reporter.note(f"rare classes: {', '.join(classes.names[index] for index in classes.rare)}")
-    weighting = recipe.method.options.median_frequency
     return Task(
         train=train,
         val=val,
         classes=classes,
         statistics=statistics,
-        class_weight=None if weighting is None else softened(median_frequency_weights(statistics), weighting.power),
+        class_weight=_class_weight(recipe, statistics),
     )
+
+
+def _class_weight(recipe: Recipe, statistics: ClassStatistics) -> npt.NDArray[np.float64] | None:
+    """What the recipe asks for, float64 (C,); None for classes that count alike."""
+    options = recipe.method.options
+    if options.enet_weights is not None:
+        return enet_weights(statistics, options.enet_weights.c)
+    if options.median_frequency is not None:
+        return softened(median_frequency_weights(statistics), options.median_frequency.power)
+    return None
 
 
 def softened(weights: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:

@@ -39,6 +39,7 @@ def test_hand_worked_counts() -> None:
     # a occurs in both images (3 + 4 labelled pixels), b in the first only (3).
     assert stats.pixels_where_present.tolist() == [7, 3, 0]
     assert stats.num_images == 2
+    assert stats.by_image.tolist() == [[2, 1, 0], [4, 0, 0]]
 
 
 def test_hand_worked_weights() -> None:
@@ -66,7 +67,7 @@ def test_counts_agree_with_a_loop_over_pixels() -> None:
 
 
 def test_the_class_of_median_frequency_has_weight_one() -> None:
-    stats = ClassStatistics(np.array([90, 9, 1]), np.array([1, 1, 1]), np.array([100, 100, 100]), 1)
+    stats = ClassStatistics.of(np.array([[90, 9, 1]], dtype=np.uint32))
     # 9/9 = 1, 9/90, 9/1: one division of float64 each.
     np.testing.assert_allclose(median_frequency_weights(stats), [0.1, 1.0, 9.0], rtol=1e-14)
 

@@ -43,6 +43,8 @@ def test_counts_are_those_of_the_loader(root: Path, split: str) -> None:
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         assert getattr(ours, name).dtype == np.int64
     assert ours.num_images == theirs.num_images
+    np.testing.assert_array_equal(ours.by_image, theirs.by_image)
+    assert ours.by_image.dtype == theirs.by_image.dtype == np.uint32
 
 
 def test_several_raw_values_of_one_class_are_one_class(root: Path) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.training.batches.augment import Augment, normalise, resize_pair
-from dropclass_deploy.training.batches.loader import StepBatches, collate, generator_for
+from dropclass_deploy.training.batches.draws import generator_for
+from dropclass_deploy.training.batches.loader import StepBatches, collate
+from dropclass_deploy.training.batches.order import Passes
 from dropclass_deploy.training.batches.photometry import change_colours
 from dropclass_deploy.training.recipe import Photometric
 
@@ -32,12 +34,12 @@ def augment(
 
 
 def test_batches_from_a_later_step_are_the_tail_of_the_whole_run() -> None:
-    whole = list(StepBatches(7, 3, steps=10, seed=4))
-    assert list(StepBatches(7, 3, steps=10, seed=4, start=6)) == whole[6:]
+    whole = list(StepBatches(Passes(range(7), 4), 3, steps=10))
+    assert list(StepBatches(Passes(range(7), 4), 3, steps=10, start=6)) == whole[6:]
 
 
 def test_every_pass_shows_every_image_once() -> None:
-    items = [item for batch in StepBatches(7, 3, steps=14, seed=0) for item in batch]
+    items = [item for batch in StepBatches(Passes(range(7), 0), 3, steps=14) for item in batch]
     assert [number for _, number in items] == list(range(42))
     for start in range(0, 42, 7):
         assert sorted(index for index, _ in items[start : start + 7]) == list(range(7))
@@ -45,9 +47,9 @@ def test_every_pass_shows_every_image_once() -> None:
 
 def test_passes_and_seeds_have_orders_of_their_own() -> None:
     def first_pass(seed: int) -> list[int]:
-        return [i for b in StepBatches(50, 10, steps=5, seed=seed) for i, _ in b]
+        return [i for b in StepBatches(Passes(range(50), seed), 10, steps=5) for i, _ in b]
 
-    second = [i for b in list(StepBatches(50, 10, steps=10, seed=0))[5:] for i, _ in b]
+    second = [i for b in list(StepBatches(Passes(range(50), 0), 10, steps=10))[5:] for i, _ in b]
     assert first_pass(0) != first_pass(1)
     assert first_pass(0) != second
 

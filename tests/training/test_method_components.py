@@ -234,10 +234,14 @@ def test_uncertainty_needs_to_see_the_classifier() -> None:
 
 
 CONTRADICTIONS = [
-    (("ohem", "focal"), {}, r"ohem and focal contradict each other"),
+    (("ohem", "focal"), {}, r"lists ohem and focal: both choose the pixels that matter"),
     (("ignore_label",), {"name": "dropclass"}, r"ignore_label is in with, and name is dropclass"),
     (("boundary",), {"name": "dropclass", "drop_divisor": "all"}, r"drop_divisor is all, and boundary divides"),
-    (("ignore_label", "uncertainty"), {"options": {"uncertainty": {"background": "ignore"}}}, r"contradict each other"),
+    (
+        ("ignore_label", "uncertainty"),
+        {"options": {"uncertainty": {"background": "ignore"}}},
+        r"the ignored labels would be",
+    ),
     (("template",), {"options": {"template": {"weight": 0}}}, r"weight and push are both 0"),
     (("dice",), {"options": {"dice": {"weight": 0}}}, r"greater than 0"),
     (("uncertainty",), {"options": {"uncertainty": {"passes": 1}}}, r"greater than or equal to 2"),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from dropclass_deploy.training.loop.optimiser import build_optimiser, learning_rate, set_learning_rate
@@ -27,6 +31,49 @@ def test_poly_agrees_with_torch() -> None:
         assert learning_rate(train, step) == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
         optimiser.step()
         schedule.step()
+
+
+def test_step_by_hand() -> None:
+    train = TrainSection(steps=8, lr=1.0, schedule="step", step_at=(0.25, 0.5), step_gamma=0.5)
+    # The rate falls with step 2 = 0.25 · 8 and with step 4.
+    assert [learning_rate(train, step) for step in range(8)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("steps", [10, 97, 700])
+def test_step_agrees_with_torch(steps: int) -> None:
+    at = (0.29, 0.5, 0.7)
+    train = TrainSection(steps=steps, lr=0.3, schedule="step", step_at=at)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    # The first whole step at or after each share; exact fractions, for 0.29 · 100 is not 29 in float64.
+    milestones = [math.ceil(Fraction(str(share)) * steps) for share in at]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
+    for step in range(steps):
+        # torch multiplies milestone by milestone, ours is a power: rounding only.
+        assert learning_rate(train, step) == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
+        optimiser.step()
+        schedule.step()
+
+
+def test_the_step_rate_warms_up_too() -> None:
+    train = TrainSection(steps=8, lr=1.0, schedule="step", step_at=(0.5,), warmup_steps=2)
+    assert [learning_rate(train, step) for step in (0, 1, 3, 4)] == [0.5, 1.0, 1.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"step_at": (0.3,)}, r"step_at is given with schedule poly: it has a say in schedule step only"),
+        ({"schedule": "constant", "step_gamma": 0.5}, r"step_gamma is given with schedule constant"),
+        ({"schedule": "step", "step_at": (0.75, 0.5)}, r"each share of the run must be larger than the one before"),
+        ({"schedule": "step", "step_at": (0.5, 0.5)}, r"each share of the run must be larger than the one before"),
+        ({"schedule": "step", "step_at": ()}, r"at least 1 item"),
+        ({"schedule": "step", "step_at": (1.0,)}, r"less than 1"),
+        ({"schedule": "step", "step_gamma": 0.0}, r"greater than 0"),
+    ],
+)
+def test_a_step_schedule_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainSection(steps=10, **given)
 
 
 def test_warm_up_rises_to_the_full_rate() -> None:

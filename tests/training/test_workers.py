@@ -88,6 +88,9 @@ def test_workers_leave_shared_memory_room(files: Path, monkeypatch: pytest.Monke
     for free, expected in ((64, 1), (256, 4)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: SimpleNamespace(free=free * 2**20))
         assert worker_count(section, dataset, steps=1000, processes=1, cores=64) == expected
+        # Whole images that a curriculum cuts: the largest crop counts.
+        whole = section.model_copy(update={"crop": None})
+        assert worker_count(whole, dataset, steps=1000, processes=1, cores=64, crop=(512, 1024)) == expected
 
 
 def test_images_in_memory_need_no_workers() -> None:

@@ -8,7 +8,7 @@ from dropclass_deploy.core.classes import IGNORE_INDEX
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.data.doctor.evidence import Evidence
 from dropclass_deploy.data.doctor.facts import MaskFacts
-from dropclass_deploy.data.statistics import ClassStatistics, Counts
+from dropclass_deploy.data.statistics import ClassStatistics, Counts, Table
 
 
 def count_split(evidence: Evidence, split: str) -> ClassStatistics:
@@ -22,17 +22,10 @@ def count_split(evidence: Evidence, split: str) -> ClassStatistics:
         raise DataError(f"{evidence.layout.place} has no class table", expected="names and raw mask values")
     known = labels.known
     masks = [sample.mask for sample in evidence.of_split(split) if sample.mask is not None]
-    # (images, C); an empty split keeps its zero rows
-    table = np.array([_count(evidence.masks[mask], known, len(classes)) for mask in masks], dtype=np.int64)
-    table = table.reshape(len(masks), len(classes))
-    present = table > 0
-    labelled = table.sum(axis=1, keepdims=True)
-    return ClassStatistics(
-        pixels=table.sum(axis=0),
-        images=present.sum(axis=0, dtype=np.int64),
-        pixels_where_present=(labelled * present).sum(axis=0),
-        num_images=len(masks),
-    )
+    by_image: Table = np.zeros((len(masks), len(classes)), dtype=np.uint32)
+    for row, mask in zip(by_image, masks, strict=True):
+        row[:] = _count(evidence.masks[mask], known, len(classes))
+    return ClassStatistics.of(by_image)
 
 
 def _count(facts: MaskFacts, known: dict[int, int], size: int) -> Counts:

@@ -15,8 +15,12 @@ from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.training.batches.augment import Augment, resize_pair
 from dropclass_deploy.training.batches.class_mix import ClassMix
+from dropclass_deploy.training.batches.curriculum import Curriculum
 from dropclass_deploy.training.batches.draws import generator_for
+from dropclass_deploy.training.batches.focus import Focus
+from dropclass_deploy.training.batches.order import Order, Passes
 from dropclass_deploy.training.batches.photometry import Change, change_colours
+from dropclass_deploy.training.batches.windows import Size
 from dropclass_deploy.training.batches.workers import closing_flag, leave_signals_to_the_parent
 from dropclass_deploy.training.recipe import TrainSection
 
@@ -32,18 +36,15 @@ process arrives with that process's traceback for a message.
 class StepBatches(Sampler[list[tuple[int, int]]]):
     """Batches from step ``start`` to the last; each item is (index in the data, number of the sample in the run).
 
-    The run is one stream of samples: pass after pass over the data, each in its own random order. A batch may span two
-    passes, so no image is dropped at a pass's end, and a step's batch is known without playing the steps before it.
+    The run is one stream of samples, so a step's batch is known without playing the steps before it.
     """
 
-    def __init__(self, num_items: int, batch_size: int, steps: int, seed: int, start: int = 0) -> None:
-        self.num_items = num_items
+    def __init__(self, order: Order, batch_size: int, steps: int, start: int = 0) -> None:
+        self.order = order
         self.batch_size = batch_size
         self.drop_last = True
         self.steps = steps
-        self.seed = seed
         self.start = start
-        self._kept: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
         return self.steps - self.start
@@ -54,25 +55,16 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
     def items(self, step: int) -> list[tuple[int, int]]:
         """The batch of one step."""
-        batch = []
-        for number in range(step * self.batch_size, (step + 1) * self.batch_size):
-            epoch, position = divmod(number, self.num_items)
-            batch.append((self._order(epoch)[position], number))
-        return batch
-
-    def _order(self, epoch: int) -> list[int]:
-        """The order of one pass; the last one asked for is kept."""
-        if self._kept[0] != epoch:
-            generator = generator_for(self.seed, 1, epoch)
-            self._kept = (epoch, torch.randperm(self.num_items, generator=generator).tolist())
-        return self._kept[1]
+        numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [(self.order.index(number), number) for number in numbers]
 
 
 class TrainingImages(TorchDataset[Batch]):
     """Augmented pairs of a data set: uint8 image (3, h, w) and uint8 mask (h, w).
 
     With ``defer_colours`` the change of colours is drawn and handed over instead of made. With ``mix`` a second image, in
-    an augmentation of its own, shows where classes left the first; the mixed image gets one change of colours.
+    an augmentation of its own, shows where classes left the first; the mixed image gets one change of colours. ``order`` says
+    what the crops have to show, ``curriculum`` their size.
     """
 
     def __init__(
@@ -80,15 +72,20 @@ class TrainingImages(TorchDataset[Batch]):
         dataset: Dataset,
         augment: Augment,
         preprocess: Preprocess,
-        seed: int,
+        train: TrainSection,
         *,
+        order: Order,
+        curriculum: Curriculum | None = None,
         mix: ClassMix | None = None,
         defer_colours: bool = False,
     ) -> None:
         self.dataset = dataset
         self.augment = augment
         self.size = preprocess.size
-        self.seed = seed
+        self.seed = train.seed
+        self.batch_size = train.batch_size
+        self.order = order
+        self.curriculum = curriculum
         self.mix = mix
         self.defer_colours = defer_colours
 
@@ -102,28 +99,33 @@ class TrainingImages(TorchDataset[Batch]):
             return error
 
     def _sample(self, index: int, number: int) -> tuple[Tensor, Tensor, Changes]:
-        image, mask, change = self._cut(index, generator_for(self.seed, 2, number))
+        crop = None if self.curriculum is None else self.curriculum.at(number // self.batch_size)
+        image, mask, change = self._cut(index, generator_for(self.seed, 2, number), crop, self.order.focus(number))
         if self.mix is not None:
-            image, mask = self._mixed(self.mix, image, mask, index, number)
+            image, mask = self._mixed(self.mix, image, mask, index, number, crop)
         if self.defer_colours:
             return image, mask, (change,)
         return change_colours(image, self.augment.photometric, change), mask, ()
 
-    def _cut(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Change]:
+    def _cut(
+        self, index: int, generator: torch.Generator, crop: Size | None, focus: Focus | None = None
+    ) -> tuple[Tensor, Tensor, Change]:
         """One pair, augmented in all but its colours."""
         image = torch.from_numpy(self.dataset.image(index).copy()).permute(2, 0, 1)
         mask = torch.from_numpy(self.dataset.mask(index).copy())
         if self.size is not None:
             image, mask = resize_pair(image, mask, self.size)
-        return self.augment.geometry(image, mask, generator)
+        return self.augment.geometry(image, mask, generator, crop=crop, focus=focus)
 
-    def _mixed(self, mix: ClassMix, image: Tensor, mask: Tensor, index: int, number: int) -> tuple[Tensor, Tensor]:
+    def _mixed(
+        self, mix: ClassMix, image: Tensor, mask: Tensor, index: int, number: int, crop: Size | None
+    ) -> tuple[Tensor, Tensor]:
         """The pair with classes gone, where this sample is one that is mixed."""
         generator = mix.generator(self.seed, number)
         donor = mix.donor(index, len(self.dataset), generator)
         if donor is None:
             return image, mask
-        other, other_mask, _ = self._cut(donor, generator)
+        other, other_mask, _ = self._cut(donor, generator, crop)
         return mix(image, mask, other, other_mask, generator)
 
 
@@ -133,6 +135,8 @@ def training_loader(
     preprocess: Preprocess,
     *,
     start: int,
+    order: Order | None = None,
+    curriculum: Curriculum | None = None,
     mix: ClassMix | None = None,
     workers: int = 0,
     pinned: bool = False,
@@ -145,6 +149,8 @@ def training_loader(
         train: the recipe's section.
         preprocess: of the network.
         start: the first step.
+        order: which images, and what their crops have to show; None for pass after pass.
+        curriculum: the size of the crops by step; None for ``train.crop``.
         mix: lets classes leave the images, or None.
         workers: processes that work ahead; the batches are the same whatever their number.
         pinned: batches lie in memory that a GPU copies from while the CPU goes on.
@@ -156,8 +162,18 @@ def training_loader(
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
     augment = Augment.from_recipe(train, dataset.classes.ignore_index, preprocess.mean)
-    images = TrainingImages(dataset, augment, preprocess, train.seed, mix=mix, defer_colours=defer_colours)
-    batches = StepBatches(len(dataset), train.batch_size, train.steps, train.seed, start)
+    order = order or Passes(range(len(dataset)), train.seed)
+    images = TrainingImages(
+        dataset,
+        augment,
+        preprocess,
+        train,
+        order=order,
+        curriculum=curriculum,
+        mix=mix,
+        defer_colours=defer_colours,
+    )
+    batches = StepBatches(order, train.batch_size, train.steps, start)
     loader = DataLoader(
         images,
         batch_sampler=batches,

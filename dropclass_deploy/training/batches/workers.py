@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.training.batches.windows import Size
 from dropclass_deploy.training.recipe import TrainSection
 
 _MOST = 8
@@ -24,7 +25,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes: int, cores: int) -> int:
+def worker_count(
+    train: TrainSection, dataset: Dataset, *, steps: int, processes: int, cores: int, crop: Size | None = None
+) -> int:
     """Worker processes for one training process: ``train.workers``, or what is sensible when it is null.
 
     That is a core each, less one that feeds the network, at most 8 and no more than shared memory has room for; none where
@@ -37,6 +40,7 @@ def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes
         steps: still to come.
         processes: training processes that share the machine.
         cores: of the machine, usable by them together.
+        crop: (height, width) of the largest crop of a curriculum.
     """
     if train.workers is not None:
         return train.workers
@@ -44,7 +48,7 @@ def worker_count(train: TrainSection, dataset: Dataset, *, steps: int, processes
         return 0
     if dataset.image_path(0) is None or steps * train.batch_size < _WORTH_IMAGES * processes:
         return 0
-    return max(0, min(_MOST, cores // processes - 1, _fitting(train, processes)))
+    return max(0, min(_MOST, cores // processes - 1, _fitting(train.batch_size, crop or train.crop, processes)))
 
 
 def _forks() -> bool:
@@ -53,11 +57,11 @@ def _forks() -> bool:
     return (multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
-def _fitting(train: TrainSection, processes: int) -> int:
+def _fitting(batch_size: int, crop: Size | None, processes: int) -> int:
     """How many workers' batches, two each, half of the shared memory holds: a container often has 64 MiB of it."""
-    if train.crop is None or not _SHARED_MEMORY.is_dir():
+    if crop is None or not _SHARED_MEMORY.is_dir():
         return _MOST
-    a_batch = 4 * train.crop[0] * train.crop[1] * train.batch_size // processes  # RGB and the mask
+    a_batch = 4 * crop[0] * crop[1] * batch_size // processes  # RGB and the mask
     return shutil.disk_usage(_SHARED_MEMORY).free // 2 // processes // max(1, 2 * a_batch)
 
 

@@ -23,13 +23,22 @@ def build_optimiser(module: nn.Module, train: TrainSection) -> torch.optim.Optim
 
 
 def learning_rate(train: TrainSection, step: int) -> float:
-    """Learning rate of step 0 … steps − 1: lr · (1 − progress)^power ("poly"), or constant.
+    """Learning rate of step 0 … steps − 1, progress = step / steps.
 
-    During the first ``warmup_steps`` it is multiplied by a share that rises linearly to 1: no jump at their end.
+    "poly": lr · (1 − progress)^power; "step": lr · step_gamma^k, k the milestones in ``step_at`` that progress has reached;
+    "constant": lr. During the first ``warmup_steps`` it is multiplied by a share that rises linearly to 1: no jump at
+    their end.
     """
     share = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
-    decay = 1.0 if train.schedule == "constant" else (1.0 - step / train.steps) ** train.power
-    return float(share * train.lr * decay)
+    return float(share * train.lr * _decay(train, step / train.steps))
+
+
+def _decay(train: TrainSection, progress: float) -> float:
+    if train.schedule == "poly":
+        return float((1.0 - progress) ** train.power)
+    if train.schedule == "step":
+        return float(train.step_gamma ** sum(progress >= milestone for milestone in train.step_at))
+    return 1.0
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:

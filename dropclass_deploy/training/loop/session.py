@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from dropclass_deploy.core.progress import Reporter
-from dropclass_deploy.training.batches.class_mix import ClassMix
-from dropclass_deploy.training.batches.loader import Batch, StepBatches, training_loader
-from dropclass_deploy.training.batches.photometry import is_deferred
-from dropclass_deploy.training.batches.workers import usable_cores, worker_count
+from dropclass_deploy.training.batches.loader import StepBatches
+from dropclass_deploy.training.batches.workers import usable_cores
 from dropclass_deploy.training.dropclass.probe_run import untouched
 from dropclass_deploy.training.loop.failures import LossWatch
+from dropclass_deploy.training.loop.feed import loader_for, workers_for
 from dropclass_deploy.training.loop.optimiser import build_optimiser
 from dropclass_deploy.training.loop.run_setup import Setup
 from dropclass_deploy.training.loop.stop_signals import StopSignals
@@ -142,32 +139,6 @@ def _has_unused_parameters(setup: Setup) -> bool:
     return unused
 
 
-def _workers(setup: Setup, processes: Processes, step: int) -> int:
-    train = setup.recipe.train
-    neighbours = processes.gathered(platform.node()).count(platform.node())
-    return worker_count(train, setup.task.train, steps=train.steps - step, processes=neighbours, cores=usable_cores())
-
-
-def class_mix(setup: Setup) -> ClassMix | None:
-    """What lets classes leave the run's images, or None."""
-    return ClassMix.from_recipe(setup.recipe.method.options.class_mix, setup.task.classes.ignore_index)
-
-
-def _loader(setup: Setup, device: torch.device, workers: int, step: int) -> tuple[DataLoader[Batch], StepBatches]:
-    """The batches from ``step`` on, fed as suits the device."""
-    train = setup.recipe.train
-    return training_loader(
-        setup.task.train,
-        train,
-        setup.preprocess,
-        start=step,
-        mix=class_mix(setup),
-        workers=workers,
-        pinned=device.type == "cuda",
-        defer_colours=is_deferred(train, device, setup.built["probe_size"]),
-    )
-
-
 def _log_frequency(setup: Setup, device: torch.device) -> Tensor | None:
     """Once a run: its checks would make a GPU wait at each step."""
     pixels = torch.from_numpy(setup.task.statistics.pixels)
@@ -187,8 +158,8 @@ def start(
     module = setup.method.module.train()
     optimiser = build_optimiser(module, train)
     step = 0 if checkpoint is None else checkpoint.step
-    workers = _workers(setup, processes, step)
-    loader, batches = _loader(setup, processes.device, workers, step)
+    workers = workers_for(setup, processes, step)
+    loader, batches = loader_for(setup, processes.device, workers, step)
     if processes.count > 1 and _has_unused_parameters(setup):
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     prepared, optimiser, loader = accelerator.prepare(LossModule(setup.method), optimiser, loader)

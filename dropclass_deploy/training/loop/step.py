@@ -15,8 +15,9 @@ from dropclass_deploy.core.errors import RecipeError, first_line
 from dropclass_deploy.training.batches.augment import normalise
 from dropclass_deploy.training.batches.draws import key_for
 from dropclass_deploy.training.loop.failures import lost_step
+from dropclass_deploy.training.loop.feed import class_mix
 from dropclass_deploy.training.loop.optimiser import learning_rate, set_learning_rate
-from dropclass_deploy.training.loop.session import Session, class_mix
+from dropclass_deploy.training.loop.session import Session
 from dropclass_deploy.training.methods import StepContext, StepLoss
 from dropclass_deploy.training.runs.checkpoint import last_checkpoint
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from dropclass_deploy.training.recipe.loss_options import (
     IGNORE,
@@ -16,6 +18,12 @@ from dropclass_deploy.training.recipe.loss_options import (
     OhemOptions,
     TemplateOptions,
     UncertaintyOptions,
+)
+from dropclass_deploy.training.recipe.sampling_options import (
+    CurriculumOptions,
+    EnetWeightsOptions,
+    RareClassSamplingOptions,
+    ResampleOptions,
 )
 from dropclass_deploy.training.recipe.section import Fraction, Section
 
@@ -40,6 +48,13 @@ class ClassMixOptions(Section):
     classes: Fraction = 0.5
 
 
+_EXCLUSIVE = (
+    ("median_frequency", "enet_weights", "both set the class weights"),
+    ("rare_class_sampling", "resample", "both choose the images"),
+    ("ohem", "focal", "both choose the pixels that matter"),
+)
+
+
 class ComponentOptions(Section):
     """``method.options``: a section for every component listed, null for the others."""
 
@@ -55,6 +70,23 @@ class ComponentOptions(Section):
     uncertainty: UncertaintyOptions | None = None
     template: TemplateOptions | None = None
     ignore_label: IgnoreLabelOptions | None = None
+    enet_weights: EnetWeightsOptions | None = None
+    rare_class_sampling: RareClassSamplingOptions | None = None
+    resample: ResampleOptions | None = None
+    curriculum: CurriculumOptions | None = None
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        for one, other, why in _EXCLUSIVE:
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"method.with lists {one} and {other}: {why}; leave one of them out")
+        uncertain = self.uncertainty
+        if self.ignore_label is not None and uncertain is not None and uncertain.background == IGNORE:
+            raise ValueError(
+                "method.with lists ignore_label and uncertainty: the ignored labels would be the background's; leave one of "
+                "them out, or take another uncertainty.background"
+            )
+        return self
 
 
 COMPONENTS = tuple(ComponentOptions.model_fields)
@@ -63,10 +95,6 @@ ON_PIXELS = ("ohem", "focal", "boundary", "logit_adjustment", "blv")
 BESIDE = ("dice", "lovasz", "template", "uncertainty")
 """Those that are terms of their own."""
 LOSSES = (*ON_PIXELS, *BESIDE)
-_APART = (
-    (("ohem", "focal"), "both choose which pixels matter"),
-    (("ignore_label", "uncertainty"), "an ignored label would be one of the background's"),
-)
 
 
 def options_of(components: tuple[str, ...], given: Any) -> Any:
@@ -95,14 +123,3 @@ def first_unknown(components: tuple[str, ...]) -> str | None:
     if unknown:
         return f"{unknown[0]!r} is not available; this version has: {', '.join(COMPONENTS)}"
     return "a component is listed twice" if len(set(components)) != len(components) else None
-
-
-def contradiction(components: tuple[str, ...], options: ComponentOptions) -> str | None:
-    """Why components cannot be together, or None."""
-    for pair, reason in _APART:
-        if not set(pair) <= set(components):
-            continue
-        if "uncertainty" in pair and options.uncertainty is not None and options.uncertainty.background != IGNORE:
-            continue
-        return f"{pair[0]} and {pair[1]} contradict each other ({reason}): list one of them"
-    return None

@@ -17,13 +17,15 @@ from dropclass_deploy.core.preprocess import Preprocess, Triple
 from dropclass_deploy.training.recipe.components import (
     ON_PIXELS,
     ComponentOptions,
-    contradiction,
     first_unknown,
     options_of,
 )
 from dropclass_deploy.training.recipe.section import BatchSize, Count, Float, Fraction, Positive, Scale, Section, Size
 
 DEFAULT_SCALE = (0.75, 1.5)
+DEFAULT_STEP_AT = (0.5, 0.75)
+DEFAULT_STEP_GAMMA = 0.1
+Milestone = Annotated[Float, Field(gt=0, lt=1)]
 
 _NO_SAY = (
     "device",
@@ -111,8 +113,6 @@ class MethodSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if problem := contradiction(self.components, self.options):
-            raise ValueError(problem)
         if self.name != "dropclass":
             return self
         if "ignore_label" in self.components:
@@ -145,6 +145,9 @@ class TrainSection(Section):
     share them and in however many parts each takes its own (``accumulate``). ``clip_norm`` and ``ema`` 0 leave gradients
     and weights as they are. ``validate_every`` and ``checkpoint_every`` 0 mean a tenth of the run.
 
+    ``schedule`` "poly" lets the learning rate fall to 0 by ``power``, "step" multiplies it by ``step_gamma`` at each share
+    of the run in ``step_at``, "constant" keeps it.
+
     ``channels_last`` is the memory layout of weights and inputs while training. ``compile`` runs the network's training
     passes through ``torch.compile`` (on a CPU it needs a C++ compiler); what is saved and evaluated is the network itself.
     ``workers`` are processes that read and augment ahead; null chooses (``batches.workers``), 0 reads between the steps.
@@ -166,8 +169,10 @@ class TrainSection(Section):
     lr: Annotated[Float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[Float, Field(ge=0)] = 1e-4
     momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
-    schedule: Literal["poly", "constant"] = "poly"
+    schedule: Literal["poly", "step", "constant"] = "poly"
     power: Annotated[Float, Field(gt=0)] = 0.9
+    step_at: Annotated[tuple[Milestone, ...], Field(min_length=1)] = DEFAULT_STEP_AT
+    step_gamma: Annotated[Float, Field(gt=0, le=1)] = DEFAULT_STEP_GAMMA
     warmup_steps: Count = 0
     clip_norm: Annotated[Float, Field(ge=0)] = 0.0
     ema: Annotated[Float, Field(ge=0, lt=1)] = 0.0
@@ -192,6 +197,13 @@ class TrainSection(Section):
             )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
+        if list(self.step_at) != sorted(set(self.step_at)):
+            raise ValueError(
+                f"step_at is {list(self.step_at)}: each share of the run must be larger than the one before"
+            )
+        for key, default in (("step_at", DEFAULT_STEP_AT), ("step_gamma", DEFAULT_STEP_GAMMA)):
+            if self.schedule != "step" and getattr(self, key) != default:
+                raise ValueError(f"{key} is given with schedule {self.schedule}: it has a say in schedule step only")
         if self.crop is None and self.scale != DEFAULT_SCALE:
             raise ValueError(
                 "scale is given without crop: whole images are not scaled; give train.crop: [height, width]"
