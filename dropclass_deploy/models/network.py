@@ -31,7 +31,8 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         encoder: images → list of feature maps, the finest first.
-        decoder: that list → one map (N, K, h, w) that ends in a ReLU module.
+        decoder: that list → one map (N, K, h, w) that ends in an activation module. Where that is a ReLU, DropClass knows
+            that no feature is negative, and its folded head keeps K inputs instead of 2K.
         channels: K.
         num_classes: C.
         full_size: whether (h, w) is (H, W) already, so that nothing is left to resize.
@@ -60,3 +61,23 @@ def check_option(name: str, value: object, allowed: range, unit: str) -> None:
     """
     if type(value) is not int or value not in allowed:
         raise ModelError(f"{name} is {value!r}", expected=f"{allowed[0]} … {allowed[-1]} {unit}")
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse an option that is none of ``allowed``.
+
+    Raises:
+        ModelError: with the choices.
+    """
+    if value not in allowed:
+        raise ModelError(f"{name} is {value!r}", expected=f"one of {', '.join(allowed)}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Refuse an option that is neither True nor False.
+
+    Raises:
+        ModelError: for anything else, 0 and 1 included.
+    """
+    if type(value) is not bool:
+        raise ModelError(f"{name} is {value!r}", expected="true or false")

@@ -16,10 +16,12 @@ from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.models.deeplabv3 import deeplabv3_mobilenet_v3_large
 from dropclass_deploy.models.encoders import preprocess_of
+from dropclass_deploy.models.hourglass import hourglass
 from dropclass_deploy.models.hrnet import hrnetv1_w18_small, hrnetv2_w18_small
 from dropclass_deploy.models.lite import lite0, timm_lite
 from dropclass_deploy.models.unet import unet
 from dropclass_deploy.models.user_factory import user_model
+from dropclass_deploy.models.vgg_resnet import vgg_resnet
 
 TIMM = "timm:"
 PYTHON = "python:"
@@ -42,6 +44,8 @@ _MODELS = {
     "hrnetv1_w18_small": Entry(hrnetv1_w18_small, _IMAGENET),
     "hrnetv2_w18_small": Entry(hrnetv2_w18_small, _IMAGENET),
     "unet": Entry(unet, _IMAGENET),
+    "hourglass": Entry(hourglass, _IMAGENET),
+    "vgg_resnet": Entry(vgg_resnet, _IMAGENET),
 }
 
 

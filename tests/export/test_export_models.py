@@ -35,6 +35,8 @@ MODELS = {
     "hrnetv1_w18_small": "{name: hrnetv1_w18_small}",
     "hrnetv2_w18_small": "{name: hrnetv2_w18_small}",
     "unet": "{name: unet, options: {width: 4}}",
+    "hourglass": "{name: hourglass, options: {blocks: 2, channels: 4, activation: gelu}}",
+    "vgg_resnet": "{name: vgg_resnet, options: {stages: 3, width: 4, down: stride}}",
     # Its images must be multiples of 32, so that the graph computes a size, which 32×48 and those below show.
     "timm": '{name: "timm:test_convnext", options: {width: 8}}',
     "python": f'{{name: "{PYTHON}", options: {{width: 6}}}}',

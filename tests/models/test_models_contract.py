@@ -154,6 +154,7 @@ def test_an_unknown_model_is_refused_with_the_names():
 
 def test_the_promised_names_are_there():
     promised = {"lite0", "deeplabv3_mobilenet_v3_large", "hrnetv1_w18_small", "hrnetv2_w18_small", "unet"}
+    promised |= {"hourglass", "vgg_resnet"}
     assert promised <= set(model_names())
 
 

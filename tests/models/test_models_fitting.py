@@ -122,7 +122,14 @@ class TestNames:
 class TestClasses:
     @pytest.mark.parametrize(
         ("model", "options"),
-        [("lite0", {"width": 8}), ("unet", {"width": 4}), (NAME, {"width": 8}), ("hrnetv1_w18_small", {})],
+        [
+            ("lite0", {"width": 8}),
+            ("unet", {"width": 4}),
+            ("hourglass", {"channels": 4}),
+            ("vgg_resnet", {"width": 4}),
+            (NAME, {"width": 8}),
+            ("hrnetv1_w18_small", {}),
+        ],
     )
     def test_a_run_of_other_classes_can_be_tuned_further(self, model: str, options, tmp_path: Path, caplog):
         torch.manual_seed(0)

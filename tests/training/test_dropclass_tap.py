@@ -255,7 +255,9 @@ def test_cross_entropy_needs_no_classifier():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lite0", "deeplabv3_mobilenet_v3_large", "hrnetv2_w18_small", "unet"])
+@pytest.mark.parametrize(
+    "name", ["lite0", "deeplabv3_mobilenet_v3_large", "hrnetv2_w18_small", "unet", "hourglass", "vgg_resnet"]
+)
 def test_the_packages_networks_stop_at_their_classifier(name: str):
     found = find_classifier(build_model(name, 4))
     assert (found.tail, found.non_negative, found.linear) == (None, True, True)

@@ -180,7 +180,7 @@ def test_uncertainty_is_the_variance_over_passes_of_dropout() -> None:
     varied = torch.stack(maps).double().var(dim=0).mean(dim=1)
     let_off = again.model.head(features).softmax(1)[:, 1]
     expected = (varied * (1 - let_off.double())).mean()
-    assert float(loss.terms["uncertainty"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss.terms["uncertainty"]) == pytest.approx(expected.item(), rel=1e-5)
     assert loss.total.item() == pytest.approx(float(loss.terms["ce"] + 2 * loss.terms["uncertainty"]), rel=1e-6)
 
 
