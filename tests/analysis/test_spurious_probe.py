@@ -30,7 +30,6 @@ from dropclass_deploy.core.errors import DataError, ModelError, UserError
 from dropclass_deploy.core.progress import Silent, _ignore
 
 LAYOUT = Layout(grid=2, first=0, second=3)
-FITTING = Fitting(epochs=6)
 LINKED = (0, 1, 2, 3, 4)
 
 
@@ -48,20 +47,20 @@ def composites():
     return compose(digits, digits, 200, LAYOUT, Link(), np.random.default_rng(0))
 
 
-def linked_accuracy(strength: float, seed: int) -> float:
+def linked_accuracy(strength: float) -> float:
     """Of the linked classes without the link, after training with it."""
-    digits, draws = open_source("digits:"), np.random.default_rng(seed)
-    train = compose(digits.train, digits.train, 1200, LAYOUT, Link(LINKED, strength), draws)
+    digits, draws = open_source("digits:"), np.random.default_rng(0)
+    train = compose(digits.train, digits.train, 800, LAYOUT, Link(LINKED, strength), draws)
     test = compose(digits.test, digits.test, 1000, LAYOUT, Link(), draws)
-    model = network(seed)
-    train_network(model, train, FITTING, torch.Generator().manual_seed(seed), _ignore)
+    model, fitting = network(), Fitting(epochs=12, batch_size=32, learning_rate=1e-2)
+    train_network(model, train, fitting, torch.Generator().manual_seed(0), _ignore)
     return accuracy(model, test, LINKED).of_linked
 
 
 def test_a_link_costs_accuracy_where_it_is_cut() -> None:
-    # Two seeds' means; a fall of 0.05 is a third of what was measured with these settings, and far above the seeds' spread.
-    free, bound = (np.mean([linked_accuracy(strength, seed) for seed in (0, 1)]) for strength in (0.0, 1.0))
-    assert free > 0.7
+    # Measured with three seeds: 0.93 without a link in training (all three), 0.76 to 0.83 with it.
+    free, bound = linked_accuracy(0.0), linked_accuracy(1.0)
+    assert free > 0.85
     assert bound < free - 0.05
 
 
