@@ -177,3 +177,13 @@ def print_scores(title: str, content: dict[str, Any]) -> None:
         f"pixel accuracy {percent(content['pixel_accuracy'], 2)}  "
         f"worst class precision {percent(content['worst_class_precision'], 2)}{f' ({worst})' if worst else ''}{left_out}"
     )
+
+
+def print_average_precision(title: str, content: dict[str, Any]) -> None:
+    """The per-class table and the means of ``precision_json``."""
+    rows = [
+        [row["name"], percent(row["ap"], 2), percent(row["from"], 2), percent(row["to"], 2)] for row in content["ap"]
+    ]
+    print_table(title, ["class", "average precision %", "at least", "at most"], rows)
+    worst = content["wgap_class"]
+    print_line(f"MAP {percent(content['map'], 2)}  WGAP {percent(content['wgap'], 2)}{f' ({worst})' if worst else ''}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dropclass_deploy.cli.console import ConsoleReporter, print_json, print_scores
+from dropclass_deploy.cli.console import ConsoleReporter, print_average_precision, print_json, print_scores
 from dropclass_deploy.cli.options import AnyMaskHead, AnyPrecision, Data, Json, Runtime, Split, Weights
 from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.core.errors import UserError
@@ -31,6 +31,10 @@ def evaluate(
     runtime: Runtime = "auto",
     precision: AnyPrecision = None,
     head: AnyMaskHead = None,
+    average_precision: Annotated[
+        bool,
+        typer.Option("--average-precision", help="Also MAP and WGAP, the mean and the worst class's (of a run only)."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Pooled per-class IoU, mIoU and rare mIoU at the labels' own resolution."""
@@ -38,11 +42,13 @@ def evaluate(
     if (path / MANIFEST).is_file():
         if weights != "last":
             raise UserError(f"--weights {weights} is asked of an artifact", expected="a run folder")
+        if average_precision:
+            raise UserError("--average-precision is asked of an artifact, which gives masks", expected="a run folder")
         heads, ran = _artifact_scores(path, dataset, reporter, runtime, precision, head)
     else:
         _refuse_networks(path, runtime, precision, head)
         ran = None
-        heads = _run_scores(path, weights, dataset, reporter)
+        heads = _run_scores(path, weights, dataset, reporter, average_precision)
     if as_json:
         print_json(
             {"path": str(path), "data": data, "split": split, "images": len(dataset), "ran": ran, "heads": heads}
@@ -50,6 +56,8 @@ def evaluate(
         return
     for name, content in heads.items():
         print_scores(f"{name}, {data} {split} ({len(dataset)} images)", content)
+        if average_precision:
+            print_average_precision(f"{name}, pixels ranked by probability", content)
 
 
 def _refuse_networks(path: Path, runtime: str, precision: str | None, head: str | None) -> None:
@@ -74,8 +82,11 @@ def _artifact_scores(
         return {"artifact": scores_json(result, segmenter.classes)}, what_runs(segmenter)
 
 
-def _run_scores(path: Path, weights: str, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
+def _run_scores(
+    path: Path, weights: str, dataset: Dataset, reporter: Reporter, average_precision: bool
+) -> dict[str, Any]:
     with torch_room("train"):
         from dropclass_deploy.training import evaluate_heads, load_run
 
-    return evaluate_heads(load_run(path, weights=weights), dataset, reporter)
+    run = load_run(path, weights=weights)
+    return evaluate_heads(run, dataset, reporter, average_precision=average_precision)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dropclass_deploy.core.average_precision import PrecisionHistogram
 from dropclass_deploy.core.errors import DataError, ModelError, first_line
 from dropclass_deploy.core.metrics import Scores, confusion_matrix, scores
 from dropclass_deploy.core.preprocess import Preprocess
@@ -46,11 +47,13 @@ class TorchSegmenter:
         Where the preprocessing has a window, those are the blended logits of its windows, and all of them are held at the
         size of the resized image.
         """
+        return _mask_of(self.logits(image))
+
+    @torch.inference_mode()
+    def logits(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Logits float32 (1, C, H, W) of an RGB image uint8 (H, W, 3), at the image's size."""
         resized = image if self.preprocess.size is None else resize_image(image, self.preprocess.size)
-        with torch.inference_mode():
-            logits = _resized(self._image_logits(resized), image.shape[:2])
-            mask: npt.NDArray[np.uint8] = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
-        return mask
+        return _resized(self._image_logits(resized), image.shape[:2])
 
     def _image_logits(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """(1, C, H, W) of an image uint8 (H, W, 3), at its size."""
@@ -84,6 +87,19 @@ class TorchSegmenter:
             ) from error
 
 
+@torch.inference_mode()
+def _mask_of(logits: torch.Tensor) -> npt.NDArray[np.uint8]:
+    mask: npt.NDArray[np.uint8] = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+    return mask
+
+
+@torch.inference_mode()
+def _probabilities_of(logits: torch.Tensor) -> npt.NDArray[np.float32]:
+    """(C, P) softmax of logits (1, C, H, W)."""
+    probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1)[0].flatten(start_dim=1).cpu().numpy()
+    return probabilities
+
+
 def _resized(logits: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     if logits.shape[-2:] == size:
         return logits
@@ -109,6 +125,7 @@ def evaluate_network(
     advance: Advance | None = None,
     processes: Processes | None = None,
     stop: Callable[[], bool] | None = None,
+    ranking: PrecisionHistogram | None = None,
 ) -> Scores:
     """Pooled scores of ``model`` over every image of ``dataset``; the model's training mode is restored.
 
@@ -119,6 +136,7 @@ def evaluate_network(
         processes: those that share the images; each image is evaluated by one of them and counted once, and all get the
             scores of the whole. Default this one alone.
         stop: asked after each image; when it says yes on any process, all leave off.
+        ranking: an empty histogram that gets the class probabilities of every labelled pixel, of all processes.
 
     Raises:
         DataError: when the data set is empty.
@@ -133,7 +151,10 @@ def evaluate_network(
     part, stopped = processes.part(len(dataset)), False
     with evaluating(model), closing(decoded_ahead(dataset, part)) as pairs:
         for done, (image, truth) in enumerate(pairs, start=1):
-            total += confusion_matrix(truth, segment(image), count, dataset.classes.ignore_index)
+            logits = segment.logits(image)
+            total += confusion_matrix(truth, _mask_of(logits), count, dataset.classes.ignore_index)
+            if ranking is not None:
+                ranking.update(_probabilities_of(logits), truth.ravel())
             if advance is not None:
                 advance(done, len(part))
             stopped = stop is not None and stop()
@@ -141,4 +162,6 @@ def evaluate_network(
                 break
     if stop is not None and processes.any(stopped):
         raise EvaluationStoppedError
+    if ranking is not None:
+        ranking.counts = processes.total_counts(ranking.counts)
     return scores(processes.total_counts(total), rare)

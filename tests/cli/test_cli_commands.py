@@ -111,6 +111,17 @@ def test_evaluate_prints_a_table_with_every_class(dropclass, artifact: Path) -> 
     assert "rare mIoU" in result.out
 
 
+def test_evaluate_ranks_the_pixels_of_any_split(dropclass, trained: Path) -> None:
+    command = ("evaluate", trained, "--data", DATA, "--split", "train", "--average-precision")
+    head = dropclass(*command, "--json").json["heads"]["plain"]
+    values = [row["ap"] for row in head["ap"] if row["ap"] is not None]
+    assert [row["name"] for row in head["ap"]] == [row["name"] for row in head["classes"]]
+    assert head["map"] == pytest.approx(sum(values) / len(values))
+    assert head["wgap"] == min(values)
+    printed = dropclass(*command).out
+    assert f"WGAP {100 * head['wgap']:.2f} ({head['wgap_class']})" in printed
+
+
 def test_verify_passes_and_writes_the_evidence(dropclass, artifact: Path) -> None:
     result = dropclass("verify", artifact, "--data", DATA, "--json")
     assert result.code == 0

@@ -89,6 +89,11 @@ def test_one_bad_image_does_not_cost_the_good_one(dropclass, artifact: Path, tmp
     assert (tmp_path / "out" / "b.png").is_file()
 
 
+def test_an_artifact_gives_masks_and_no_probabilities_to_rank(dropclass, artifact: Path) -> None:
+    line = dropclass("evaluate", artifact, "--data", DATA, "--average-precision").mistake()
+    assert "--average-precision is asked of an artifact" in line
+
+
 @pytest.mark.parametrize("command", ["verify", "predict", "bench", "evaluate"])
 def test_a_changed_byte_is_found(dropclass, artifact: Path, tmp_path: Path, command: str) -> None:
     copy = tmp_path / "artifact"
