@@ -31,7 +31,7 @@ def write_mnist(folder: Path, sign: str = "-", *, packed: bool = False) -> dict[
         arrays[f"{split}-labels{sign}idx1-ubyte"] = np.arange(20, dtype=np.uint8) % 10
     for name, array in arrays.items():
         content = idx(array)
-        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content, mtime=0) if packed else content)
     return arrays
 
 
@@ -102,8 +102,8 @@ WHOLE = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
         ("a", idx(np.arange(3, dtype=np.uint8)) + bytes(16), "begins with the bytes 00 00 08 01"),
         ("a", struct.pack(">BBBB3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "announces 4294967295"),
         ("a.gz", WHOLE, "cannot be read"),
-        ("a.gz", gzip.compress(WHOLE)[:-12], "cannot be read"),
-        ("a.gz", gzip.compress(WHOLE)[:10] + b"\xff" * 20, "cannot be read"),
+        ("a.gz", gzip.compress(WHOLE, mtime=0)[:-12], "cannot be read"),
+        ("a.gz", gzip.compress(WHOLE, mtime=0)[:10] + b"\xff" * 20, "cannot be read"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -123,7 +123,7 @@ def test_a_file_that_is_a_link_or_missing(tmp_path: Path) -> None:
 
 def test_a_small_file_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dropclass_deploy.analysis.spurious.idx._LIMIT", 2**20)
-    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(2**20 + 1)))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(2**20 + 1), mtime=0))
     with pytest.raises(DataError, match="holds more than 1 MiB"):
         read_idx(tmp_path / "a.gz", axes=3)
 

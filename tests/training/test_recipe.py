@@ -224,5 +224,5 @@ def test_the_digest_follows_what_determines_the_result() -> None:
 def test_every_shipped_recipe_is_valid() -> None:
     folder = Path(__file__).parents[2] / "recipes"
     names = [path for path in sorted(folder.rglob("*.yaml")) if not path.name.endswith(".classes.yaml")]
-    assert {path.stem for path in names} >= {"synthetic", "camvid", "wbc", "hourglass", "vgg_resnet"}
+    assert {path.stem for path in names} >= {"synthetic", "camvid", "wbc", "hourglass", "vgg_resnet", "template"}
     assert all(isinstance(load_recipe(path), Recipe) for path in names)
