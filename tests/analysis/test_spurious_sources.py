@@ -31,7 +31,9 @@ def write_mnist(folder: Path, sign: str = "-", *, packed: bool = False) -> dict[
         arrays[f"{split}-labels{sign}idx1-ubyte"] = np.arange(20, dtype=np.uint8) % 10
     for name, array in arrays.items():
         content = idx(array)
-        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content, mtime=0) if packed else content)
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(
+            gzip.compress(content, mtime=0) if packed else content
+        )
     return arrays
 
 

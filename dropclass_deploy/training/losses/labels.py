@@ -55,11 +55,15 @@ def label_weights(labels: Tensor, tables: Tensor, ignore_index: int, pixel_weigh
 
 
 def without_label(labels: Tensor, dropped: int | None, ignore_index: int) -> Tensor:
-    """The labels with those of the dropped class ignored."""
-    if dropped is None:
-        return labels
-    # int64: an ``ignore_index`` below 0 has no place in uint8 labels.
-    return labels.long().masked_fill(labels == dropped, ignore_index)
+    """The labels with those of the dropped class ignored; as they are when nothing was dropped."""
+    return labels if dropped is None else relabelled(labels, dropped, ignore_index)
+
+
+def relabelled(labels: Tensor, old: int, new: int) -> Tensor:
+    """The labels with one id changed into another; int64 where the new one has no place in their type."""
+    limits = torch.iinfo(labels.dtype)
+    wide = labels if limits.min <= new <= limits.max else labels.long()
+    return wide.masked_fill(labels == old, new)
 
 
 def counted_pixels(labels: Tensor, ignore_index: int) -> Tensor:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.classes import MAX_CLASSES, ClassTable
 from dropclass_deploy.core.errors import ModelError, RecipeError
 from dropclass_deploy.training.dropclass import Classifier
-from dropclass_deploy.training.losses import Resize, class_table, counted_pixels
+from dropclass_deploy.training.losses import Resize, class_table, counted_pixels, relabelled
 from dropclass_deploy.training.methods.method import StepContext
 from dropclass_deploy.training.methods.pixel_loss import PixelLoss
 from dropclass_deploy.training.methods.terms import terms_of
@@ -48,6 +48,7 @@ class Objective:
             seen = _seen_classifier(classifier)
             background = _output(uncertain.background, seen.num_classes, classes)
             if uncertain.background == IGNORE:
+                _check_room(seen.num_classes)
                 self.beside = nn.Conv2d(seen.channels, 1, 1)
         self.terms = terms_of(options, background)
 
@@ -68,7 +69,7 @@ class Objective:
         if view.beside is not None:
             classes = view.head.logits.shape[1]
             table = _with_one(class_table(view.head.logits, table))
-            labels = _labelled(labels, classes, context.ignore_index)
+            labels = relabelled(labels, context.ignore_index, classes)
         return self.pixels.mean(Resize(view.outputs, view.head.align_corners), labels, table, context)
 
     def divisor(self, labels: Tensor, num_classes: int, context: StepContext) -> Tensor:
@@ -76,7 +77,7 @@ class Objective:
         table = context.class_weight
         table = torch.ones(num_classes, device=labels.device) if table is None else table
         if self.beside is not None:
-            labels, table = _labelled(labels, num_classes, context.ignore_index), _with_one(table)
+            labels, table = relabelled(labels, context.ignore_index, num_classes), _with_one(table)
         return self.pixels.divisor(labels, table, context.ignore_index)
 
     def named(self, value: Tensor) -> dict[str, Tensor]:
@@ -114,6 +115,14 @@ def _seen_classifier(classifier: Classifier | None) -> Classifier:
     return classifier
 
 
+def _check_room(num_classes: int) -> None:
+    if num_classes >= MAX_CLASSES:
+        raise RecipeError(
+            f"the data have {num_classes} classes",
+            expected=f"at most {MAX_CLASSES - 1} with uncertainty.background: {IGNORE}, whose pixels take an id of their own",
+        )
+
+
 def _output(name: str | None, num_classes: int, classes: ClassTable | None) -> int | None:
     """The output of a background: a class's, or the one beside all classes."""
     if name is None:
@@ -132,9 +141,3 @@ def _output(name: str | None, num_classes: int, classes: ClassTable | None) -> i
 def _with_one(table: Tensor) -> Tensor:
     """Class weights (C,) and, for pixels without a label, 1: the weight of a class of median frequency."""
     return torch.cat([table, table.new_ones(1)])
-
-
-def _labelled(labels: Tensor, index: int, ignore_index: int) -> Tensor:
-    """Labels in which pixels without one have id ``index``."""
-    labels = labels.long()
-    return labels.masked_fill(labels == ignore_index, index)
