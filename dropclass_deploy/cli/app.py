@@ -23,6 +23,7 @@ from dropclass_deploy.cli import (
     evaluate,
     export,
     predict,
+    probe,
     serve,
     train,
     verify,
@@ -43,7 +44,7 @@ app = typer.Typer(
     "that nothing was lost. Any command takes --debug for a traceback. Exit codes: 0 success, 2 a mistake in what was "
     "given, 3 a gate refused, 1 anything else.",
 )
-for module in (demo, check_data, train, evaluate, export, engine, emit, verify, auto, bench, predict, serve):
+for module in (demo, check_data, train, evaluate, export, engine, emit, verify, auto, bench, predict, probe, serve):
     module.register(app)
 
 

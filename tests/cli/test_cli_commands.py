@@ -26,6 +26,7 @@ COMMANDS = (
     "verify",
     "bench",
     "predict",
+    "probe",
     "check-data",
     "auto",
     "engine",
