@@ -21,6 +21,8 @@ DIGEST = "evidence-sha256"
 
 Band = list[tuple[int, float, float, float]]
 """(step, mean, min, max) over seeds, in %."""
+LINES = 10
+"""In a panel: more cannot be told apart, and their legend is longer than the picture."""
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 _PALETTE = (INK, *COLOURS)
 _STYLE = {
@@ -45,15 +47,23 @@ def band(part: PartCells, setting: str, key: str) -> Band:
 
 
 def drawn(parts: Sequence[PartCells]) -> list[dict[str, Any]]:
-    """What the picture shows, as JSON values: the settings with all of their seeds, or whatever is there before any has."""
-    parts = [part.only(part.complete or part.settings) for part in parts]
-    return [
+    """What the picture shows, as JSON values: a row a part that was validated more than once."""
+    rows = [
         {
             "title": f"{part.title}, {part.seeds}",
             "panels": {key: {name: band(part, name, key) for name in part.settings} for key in KEYS},
         }
-        for part in parts
+        for part in map(_shown, parts)
     ]
+    return [row for row in rows if any(len(points) > 1 for points in row["panels"]["miou"].values())]
+
+
+def _shown(part: PartCells) -> PartCells:
+    """The settings with all of their seeds, or whatever is there before any has; of too many those of the headline."""
+    part = part.only(part.complete or part.settings)
+    if len(part.settings) <= LINES:
+        return part
+    return part.only(part.grid.headline or part.settings[:LINES])
 
 
 def digest(content: Sequence[dict[str, Any]]) -> str:
