@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install venv lint types floors tests clean
+.PHONY: demo test install venv lint types floors tests slow clean
 
 install: $(STAMP)
 
@@ -37,8 +37,12 @@ types: install
 floors: install
 	$(BIN)/lint-imports
 
+# The usual round; the slow rest of it: make slow.
 tests: install
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow or chosen"
+
+slow: install
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "slow and not chosen"
 
 clean:
 	rm -rf demo-out build dist *.egg-info

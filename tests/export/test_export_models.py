@@ -43,7 +43,14 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+CHOSEN = ("lite0", "unet")
+"""Every round; the others are built of the same parts, or by libraries."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.chosen if name in CHOSEN else ()) for name in MODELS],
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact of a run of two steps, with dynamic N, H and W."""
     folder = tmp_path_factory.mktemp("models")

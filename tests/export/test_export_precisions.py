@@ -50,6 +50,7 @@ def artifact(street: Street, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_what_is_shipped_passed_the_gate_and_is_what_its_name_says(artifact: Path) -> None:
     lower = [name for name in ("fp16", "int8", "mixed") if (artifact / model_file("dense", name)).exists()]
     assert lower[0] == "fp16"

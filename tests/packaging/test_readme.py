@@ -38,6 +38,7 @@ def test_every_local_link_leads_somewhere() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_training_on_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = next(text for text in blocks("sh") if "classes.yaml" in text)
     monkeypatch.chdir(tmp_path)

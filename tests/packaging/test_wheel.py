@@ -46,6 +46,7 @@ def test_the_wheel_carries_recipes_templates_and_the_type_marker(wheel: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_the_base_install_is_light_and_the_command_runs(environment: Path, tmp_path: Path) -> None:
     listed = run(environment / "python", "-m", "pip", "list", "--format=freeze").stdout.lower()
     for heavy in ("torch", "onnx", "matplotlib", "timm"):
@@ -56,6 +57,7 @@ def test_the_base_install_is_light_and_the_command_runs(environment: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_what_is_not_installed_is_named_with_its_extra(environment: Path, tmp_path: Path) -> None:
     result = run(environment / "dropclass", "train", "recipe.yaml", cwd=tmp_path)
     assert result.returncode == 2
@@ -64,6 +66,7 @@ def test_what_is_not_installed_is_named_with_its_extra(environment: Path, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_reading_an_artifact_needs_no_torch(environment: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from dropclass_deploy.core.classes import ClassTable\n"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from memory_data import STILL, MemoryData, batches_of
 from test_trainer import recipe
+from torch import nn
 
 from dropclass_deploy.core.errors import RecipeError
 from dropclass_deploy.core.progress import Silent
+from dropclass_deploy.training import train
 from dropclass_deploy.training.batches.class_mix import ClassMix
 from dropclass_deploy.training.batches.curriculum import Curriculum
 from dropclass_deploy.training.loop.feed import curriculum, largest_input
@@ -158,3 +162,26 @@ def test_a_recipe_s_fractions_are_of_its_crop_or_its_images(
 def test_what_is_refused(given: list[list[float]], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe(method__with=["curriculum"], method__options={"curriculum": {"phases": given}})
+
+
+class OfSixteens(nn.Module):
+    """Takes images whose sides are multiples of 16, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 12, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-1] % 16:
+            raise RuntimeError(f"wrong input shape {tuple(images.shape)}")
+        return self.head(images)
+
+
+def test_a_phase_that_the_network_cannot_take_is_said_before_the_first_step(tmp_path: Path) -> None:
+    phases = {"phases": [[0.5, 1.0], [0.5, 0.55]]}
+    asked = recipe(method={"name": "ce", "with": ["curriculum"], "options": {"curriculum": phases}})
+    with pytest.raises(
+        RecipeError, match=r"phase 2 of method\.options\.curriculum has crops of 18×18, which the network cannot"
+    ):
+        train(asked, tmp_path / "run", model=OfSixteens())
+    assert not (tmp_path / "run").exists()

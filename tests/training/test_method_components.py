@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from component_cases import BESIDE, LOSSES, NAMES, PIXELS, WEIGHT, C, context, images, labels, method, section
+from small_network import SmallNetwork
 from torch import Tensor, nn
 
+from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ModelError, RecipeError
 from dropclass_deploy.training.dropclass import find_classifier
 from dropclass_deploy.training.methods import CrossEntropy, StepLoss, build_method
@@ -242,6 +244,11 @@ CONTRADICTIONS = [
         {"options": {"uncertainty": {"background": "ignore"}}},
         r"the ignored labels would be",
     ),
+    (
+        ("uncertainty",),
+        {"name": "dropclass", "drop_divisor": "all", "options": {"uncertainty": {"background": "ignore"}}},
+        r"drop_divisor is all, and uncertainty divides",
+    ),
     (("template",), {"options": {"template": {"weight": 0}}}, r"weight and push are both 0"),
     (("dice",), {"options": {"dice": {"weight": 0}}}, r"greater than 0"),
     (("uncertainty",), {"options": {"uncertainty": {"passes": 1}}}, r"greater than or equal to 2"),
@@ -252,6 +259,42 @@ CONTRADICTIONS = [
 def test_contradictions_are_refused(components: tuple[str, ...], more: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         MethodSection.model_validate({"name": "ce", "with": list(components), **more})
+
+
+def test_pixels_without_a_label_bound_no_object() -> None:
+    row = torch.tensor([[[0, 0, 0, 255, 255, 255, 1, 1, 2, 2]]], dtype=torch.uint8)
+    alone = method(section("boundary"))
+    both = method(section("boundary", "uncertainty", uncertainty={"background": "ignore"}))
+    unweighted = context(class_weight=None)
+    # Two pixels of weight 3, five of weight 1; the three without a label count in the other one.
+    assert alone.loss_weights(row, unweighted)[0] == 2 * 3 + 5
+    assert both.loss_weights(row, unweighted)[0] == 2 * 3 + 5 + 3
+
+
+@pytest.mark.parametrize("name", ["ce", "dropclass"])
+@pytest.mark.parametrize("background", [None, "road", "ignore"])
+def test_a_network_that_stops_short_of_the_labels_size(name: str, background: str | None) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU())
+            self.head = nn.Conv2d(8, C, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return F.interpolate(self.head(self.body(images)), scale_factor=2, mode="bilinear")
+
+    table = ClassTable(names=NAMES, palette=((0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)))
+    asked = section("uncertainty", name=name, uncertainty={"background": background})
+    made = build_method(Half(), asked, classes=table)
+    loss = made.loss(torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8), context())
+    loss.total.backward()
+    assert float(loss.terms["uncertainty"]) > 0
+
+
+def test_a_class_that_is_called_ignore_cannot_be_told_from_it() -> None:
+    table = ClassTable(names=("road", "ignore", "pole", "sign"), palette=((0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)))
+    with pytest.raises(RecipeError, match=r"the data have a class of this name; rename the class"):
+        build_method(SmallNetwork(C), uncertain(background="ignore"), classes=table)
 
 
 def test_what_is_no_contradiction() -> None:

@@ -186,12 +186,43 @@ def test_other_components_take_the_options_of_those_below_with_them(tmp_path: Pa
         ("base: gone.yaml", r"there is no recipe .*gone\.yaml; .* has .*other\.yaml"),
         ("base: 3", r"base is 3; expected the path of a recipe"),
         ("base: ''", r"base is ''; expected the path"),
+        ('base: "a\\0b"', r"base is 'a\\x00b'; expected the path"),
     ],
 )
 def test_a_base_that_is_none(tmp_path: Path, content: str, message: str) -> None:
     path = written(tmp_path, top=content, other="base: top.yaml")
     with pytest.raises(RecipeError, match=message):
         load_recipe(path)
+
+
+def test_another_network_takes_nothing_over_from_the_one_below(tmp_path: Path) -> None:
+    below = BELOW + "\nmodel: {name: unet, weights: a.pth, options: {width: 8}, classifier: head}\n"
+    other = written(tmp_path, top="base: below.yaml\nmodel: {name: lite0}\n", below=below)
+    same = written(tmp_path, same="base: below.yaml\nmodel: {options: null, weights: null}\n")
+    for path in (other, same):
+        assert load_recipe(path).model.options == {}
+        assert load_recipe(path).model.weights is None
+    assert load_recipe(other).model.classifier is None
+    assert load_recipe(same).model.classifier == "head"
+
+
+@pytest.mark.parametrize("given", ["[{focal: {gamma: 3}}]", "[[focal]]", "focal", "3"])
+def test_components_that_are_no_names(tmp_path: Path, given: str) -> None:
+    below = BELOW + "\nmethod: {with: [focal], options: {focal: {gamma: 1}}}\n"
+    path = written(tmp_path, top=f"base: below.yaml\nmethod: {{with: {given}}}\n", below=below)
+    with pytest.raises(RecipeError, match=r"method\.with"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match=r"method\.with"):
+        load_recipe(tmp_path / "below.yaml", [f"method.with={given}"])
+
+
+def test_options_that_would_have_no_say_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"crops is 50, and nothing is cropped"):
+        parse_recipe(
+            changed("method", {"with": ["rare_class_sampling"], "options": {"rare_class_sampling": {"crops": 50}}})
+        )
+    with pytest.raises(RecipeError, match=r"power is given, and schedule is step"):
+        parse_recipe(changed("train", {"steps": 10, "schedule": "step", "power": 0.5}))
 
 
 def test_bases_without_end(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+@pytest.mark.chosen
 def test_a_compiled_training_is_the_same_training(tmp_path: Path):
     found = []
     for compiled in (False, True):

@@ -63,6 +63,7 @@ LONG = {"train__steps": 16, "train__checkpoint_every": 3, "train__validate_every
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_a_run_killed_at_a_random_step_and_resumed_has_the_losses_of_one_never_killed(tmp_path: Path) -> None:
     whole = train(recipe(**LONG, train__workers=1), tmp_path / "whole")
     # Another kill each time the suite runs; the seed is in the message when it fails.

@@ -37,6 +37,7 @@ def run(*arguments: str, interpret: bool) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_under_the_interpreter_the_kernels_agree_with_plain_torch() -> None:
     result = run(str(CASES), interpret=True)
     assert (result.returncode, result.stdout) == (0, "33 cases, 0 failures\n"), result.stderr

@@ -221,6 +221,7 @@ COMPILE = Path(__file__).with_name("compile_loss_kernels.py")
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
     """Down to machine code, without a GPU, for compute capabilities 8.0 and 9.0, with the constants of real launches."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

@@ -80,6 +80,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, folder / "two" / "run"
 
 
+@pytest.mark.chosen
 def test_both_drop_the_same_classes_and_report_the_same_losses(runs: tuple[Path, Path]) -> None:
     one, two = (records(run, "train") for run in runs)
     assert [line["dropped"] for line in two] == [line["dropped"] for line in one]
@@ -89,6 +90,7 @@ def test_both_drop_the_same_classes_and_report_the_same_losses(runs: tuple[Path,
         assert [line[term] for line in two] == pytest.approx([line[term] for line in one], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.chosen
 def test_both_have_the_same_gradients(runs: tuple[Path, Path]) -> None:
     before_one, before_two = (network(run, 1) for run in runs)
     for step in (2, 3):

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dropclass_deploy.core.errors import ModelError, RecipeError
+from dropclass_deploy.core.errors import ModelError, RecipeError, first_line
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.models import build_model, default_preprocess
+from dropclass_deploy.training.batches.curriculum import Curriculum
 from dropclass_deploy.training.dropclass.probe import output_channels
 from dropclass_deploy.training.methods import Method, build_method
 from dropclass_deploy.training.recipe import Recipe
@@ -54,6 +55,7 @@ def set_up(
     spec = recipe.preprocess.resolve(default).model_copy(update={"value_range": task.train.value_range})
     size = _input_size(recipe, spec, task)
     _check_class_count(network, task, recipe, size)
+    _check_curriculum(network, recipe, size)
     method = build_method(network, recipe.method, classifier, size, task.classes)
     reporter.note(method.loss_path())
     if recipe.train.compile:
@@ -79,6 +81,20 @@ def _check_class_count(network: nn.Module, task: Task, recipe: Recipe, size: tup
             expected=f"{len(task.classes)}, as {recipe.data} has",
             remedy="build the model with that number of classes, or mend the class table",
         )
+
+
+def _check_curriculum(network: nn.Module, recipe: Recipe, size: tuple[int, int]) -> None:
+    """Run the network once on each size of the curriculum: a phase that it cannot take would end the run half-way."""
+    crops = Curriculum.from_recipe(recipe.method.options.curriculum, recipe.train.steps, size)
+    for number, (height, width) in enumerate(crops.sizes if crops is not None else (), start=1):
+        try:
+            output_channels(network, (height, width))
+        except ModelError as error:
+            raise RecipeError(
+                f"phase {number} of method.options.curriculum has crops of {height}×{width}, which the network cannot take "
+                f"({first_line(error)})",
+                expected=f"fractions of {size[0]}×{size[1]} that give sizes it can",
+            ) from error
 
 
 def resume_hint(setup: Setup) -> str:

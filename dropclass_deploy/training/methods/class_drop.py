@@ -76,7 +76,7 @@ class DropClassMethod(Method):
         """Run both paths with the step's z, add the terms."""
         out: DropClassOutput = self.wrapper(images, context.dropped, resized=False)
         head = resize_left(out.logits, out.size, out.align_corners, labels)
-        view = self.objective.view(View(head, labels, out.features, self.wrapper.head))
+        view = self.objective.view(View(head, labels, out.features, self.wrapper.head, out.align_corners))
         own = None if shares is None else shares[:3]
         compute = self._changed_terms if self.objective.changes_pixels else self._usual_terms
         terms = compute(out, view, context, own)

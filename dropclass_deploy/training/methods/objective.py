@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dropclass_deploy.core.classes import MAX_CLASSES, ClassTable
+from dropclass_deploy.core.classes import IGNORE_INDEX, MAX_CLASSES, ClassTable
 from dropclass_deploy.core.errors import ModelError, RecipeError
 from dropclass_deploy.training.dropclass import Classifier
-from dropclass_deploy.training.losses import Resize, class_table, counted_pixels, relabelled
+from dropclass_deploy.training.losses import Resize, class_table, counted_pixels, relabelled, resize_logits
 from dropclass_deploy.training.methods.method import StepContext
 from dropclass_deploy.training.methods.pixel_loss import PixelLoss
 from dropclass_deploy.training.methods.terms import terms_of
@@ -48,7 +48,7 @@ class Objective:
             seen = _seen_classifier(classifier)
             background = _output(uncertain.background, seen.num_classes, classes)
             if uncertain.background == IGNORE:
-                _check_room(seen.num_classes)
+                _check_room(seen.num_classes, classes)
                 self.beside = nn.Conv2d(seen.channels, 1, 1)
         self.terms = terms_of(options, background)
 
@@ -61,24 +61,28 @@ class Objective:
         """What a pass shows, with the output for pixels without a label where there is one."""
         if self.beside is None or seen.features is None:
             return seen
-        return replace(seen, beside=self.beside(seen.features))
+        # A network that resizes its logits to another size than the labels' has done so by now.
+        beside = resize_logits(self.beside(seen.features), seen.head.logits, align_corners=bool(seen.align_corners))
+        return replace(seen, beside=beside)
 
     def cross_entropy(self, view: View, context: StepContext) -> Tensor:
         """Mean loss of the plain network's pixels, a scalar."""
-        table, labels = context.class_weight, view.labels
-        if view.beside is not None:
-            classes = view.head.logits.shape[1]
-            table = _with_one(class_table(view.head.logits, table))
-            labels = relabelled(labels, context.ignore_index, classes)
-        return self.pixels.mean(Resize(view.outputs, view.head.align_corners), labels, table, context)
+        if view.beside is None:
+            return self.pixels.mean(view.head, view.labels, context.class_weight, context)
+        classes = view.head.logits.shape[1]
+        table = _with_one(class_table(view.head.logits, context.class_weight))
+        labels = relabelled(view.labels, context.ignore_index, classes)
+        head = Resize(view.outputs, view.head.align_corners)
+        return self.pixels.mean(head, labels, table, context, classes)
 
     def divisor(self, labels: Tensor, num_classes: int, context: StepContext) -> Tensor:
         """What that mean divides by, float64: see ``PixelLoss.divisor``."""
         table = context.class_weight
         table = torch.ones(num_classes, device=labels.device) if table is None else table
-        if self.beside is not None:
-            labels, table = relabelled(labels, context.ignore_index, num_classes), _with_one(table)
-        return self.pixels.divisor(labels, table, context.ignore_index)
+        if self.beside is None:
+            return self.pixels.divisor(labels, table, context.ignore_index)
+        labels, table = relabelled(labels, context.ignore_index, num_classes), _with_one(table)
+        return self.pixels.divisor(labels, table, context.ignore_index, num_classes)
 
     def named(self, value: Tensor) -> dict[str, Tensor]:
         """The cross-entropy's value under the name of every component that changes it."""
@@ -115,11 +119,17 @@ def _seen_classifier(classifier: Classifier | None) -> Classifier:
     return classifier
 
 
-def _check_room(num_classes: int) -> None:
-    if num_classes >= MAX_CLASSES:
+def _check_room(num_classes: int, classes: ClassTable | None) -> None:
+    taken = IGNORE_INDEX if classes is None else classes.ignore_index
+    if num_classes in (taken, MAX_CLASSES):
         raise RecipeError(
             f"the data have {num_classes} classes",
-            expected=f"at most {MAX_CLASSES - 1} with uncertainty.background: {IGNORE}, whose pixels take an id of their own",
+            expected=f"at most {MAX_CLASSES - 1} with uncertainty.background: {IGNORE}, whose pixels take the next id",
+        )
+    if classes is not None and IGNORE in classes.names:
+        raise RecipeError(
+            f"uncertainty.background {IGNORE!r} means the pixels without a label, and the data have a class of this name",
+            remedy="rename the class in the data",
         )
 
 

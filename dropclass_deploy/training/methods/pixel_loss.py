@@ -39,17 +39,20 @@ class PixelLoss:
         """The components at work here; none: plain cross-entropy."""
         return tuple(name for name in ON_PIXELS if getattr(self.options, name) is not None)
 
-    def mean(self, head: Resize, labels: Tensor, table: Tensor | None, context: StepContext) -> Tensor:
+    def mean(
+        self, head: Resize, labels: Tensor, table: Tensor | None, context: StepContext, unlabelled: int | None = None
+    ) -> Tensor:
         """Mean over the pixels that count, weighted by class and pixel; a scalar.
 
         Args:
             head: of C classes, or C + 1 with an output for pixels without a label.
             labels: (N, H, W) ids or ``context.ignore_index``.
             table: (C,) class weights or None.
+            unlabelled: id of the pixels without a label, where they have one: they bound no object.
         """
         head = replace(head, logits=self._shifted(head.logits, context))
         ignore, focal = context.ignore_index, self.options.focal
-        weight = self._pixel_weight(head, labels, ignore)
+        weight = self._pixel_weight(head, labels, ignore, unlabelled)
         if focal is not None:
             wide = resize_logits(head.logits, labels, align_corners=head.align_corners)
             return focal_loss(
@@ -64,13 +67,13 @@ class PixelLoss:
             align_corners=head.align_corners,
         )
 
-    def divisor(self, labels: Tensor, table: Tensor, ignore_index: int) -> Tensor:
+    def divisor(self, labels: Tensor, table: Tensor, ignore_index: int, unlabelled: int | None = None) -> Tensor:
         """What the mean divides by, as far as labels say, float64: these images' weight in their step.
 
         Which pixels are hard only the logits say: every image of a step counts with all of its pixels in ``ohem``, and the
         hard ones are looked for in each part of a step by itself.
         """
-        return label_weights(labels, table[None], ignore_index, self._boundary(labels, ignore_index))[0]
+        return label_weights(labels, table[None], ignore_index, self._boundary(labels, ignore_index, unlabelled))[0]
 
     def _shifted(self, logits: Tensor, context: StepContext) -> Tensor:
         adjusted, varied, frequency = self.options.logit_adjustment, self.options.blv, context.class_log_frequency
@@ -85,8 +88,8 @@ class PixelLoss:
             own = balanced_variation(own, -frequency, sigma=varied.sigma)
         return torch.cat([own, beside], dim=1) if beside.shape[1] else own
 
-    def _pixel_weight(self, head: Resize, labels: Tensor, ignore_index: int) -> Tensor | None:
-        weight, ohem = self._boundary(labels, ignore_index), self.options.ohem
+    def _pixel_weight(self, head: Resize, labels: Tensor, ignore_index: int, unlabelled: int | None) -> Tensor | None:
+        weight, ohem = self._boundary(labels, ignore_index, unlabelled), self.options.ohem
         if ohem is None:
             return weight
         wide = resize_logits(head.logits.detach(), labels, align_corners=head.align_corners)
@@ -95,8 +98,10 @@ class PixelLoss:
         )
         return hard if weight is None else hard * weight
 
-    def _boundary(self, labels: Tensor, ignore_index: int) -> Tensor | None:
+    def _boundary(self, labels: Tensor, ignore_index: int, unlabelled: int | None) -> Tensor | None:
         options = self.options.boundary
         if options is None:
             return None
-        return boundary_weight(labels, weight=options.weight, width=options.width, ignore_index=ignore_index)
+        return boundary_weight(
+            labels, weight=options.weight, width=options.width, ignore_index=ignore_index, background=unlabelled
+        )

@@ -83,4 +83,5 @@ class CrossEntropy(Method):
             return View(Resize(logits_of(self.model(images))), labels)
         seen = self.tap.run_short(images)
         head = resize_left(seen.logits, seen.size, self.classifier.align_corners, labels)
-        return View(head, labels, seen.features, self.model.get_submodule(self.classifier.path))
+        classify = self.model.get_submodule(self.classifier.path)
+        return View(head, labels, seen.features, classify, self.classifier.align_corners)

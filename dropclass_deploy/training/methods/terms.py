@@ -96,4 +96,6 @@ def _uncertainty(view: View, ignore_index: int, *, options: UncertaintyOptions, 
     if background is None:
         return uncertainty_loss(maps)
     let_off = view.outputs.detach().float().softmax(dim=1)[:, background]
+    if let_off.shape[-2:] != maps.shape[-2:]:  # of a network that resizes its logits before the labels' size
+        let_off = F.interpolate(let_off[:, None], size=maps.shape[-2:], mode="bilinear")[:, 0]
     return uncertainty_loss(maps, let_off)

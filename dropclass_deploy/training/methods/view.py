@@ -21,13 +21,15 @@ class View:
         labels: (N, H, W).
         features: A (N, K, h, w), the classifier's input; None when training cannot see it.
         classify: the network's own classifier, from features to logits (N, C, h, w); None with the features.
-        beside: (N, 1, h, w) logit of an output for pixels without a label, or None.
+        align_corners: of the network's own resize of its logits, see ``Classifier``.
+        beside: logit of an output for pixels without a label, (N, 1) and of the size of ``head.logits``, or None.
     """
 
     head: Resize
     labels: Tensor
     features: Tensor | None = None
     classify: Callable[[Tensor], Tensor] | None = None
+    align_corners: bool | None = None
     beside: Tensor | None = None
 
     @cached_property

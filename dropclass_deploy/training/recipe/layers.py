@@ -17,7 +17,8 @@ _MOST = 8
 def read_layers(path: Path) -> dict[str, Any]:
     """The content of a recipe's file, over that of its bases, whose paths are relative to the file that names them.
 
-    Sections are merged key by key; any other value, a list as well, takes the place of the one below.
+    Sections are merged key by key; any other value, a list as well, takes the place of the one below. A recipe that
+    names another network takes over nothing of the one below.
 
     Raises:
         RecipeError: for a file that is missing or broken, or builds on itself.
@@ -34,8 +35,11 @@ def read_layers(path: Path) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``."""
+    """``above`` over ``below``; what stands below of another network than the one above goes with it."""
     result = dict(below)
+    network = above.get("model")
+    if isinstance(network, dict) and network.get("name") not in (None, _name_of(below.get("model"))):
+        result.pop("model", None)
     for key, value in above.items():
         under = result.get(key)
         result[key] = merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
@@ -49,13 +53,17 @@ def leave_out_options(method: dict[str, Any], components: Any, keep: Any = None)
     """Options of components that are listed no longer go with them; those of ``keep`` were meant, and are checked."""
     options = method.get("options")
     if isinstance(options, dict) and isinstance(components, list):
-        kept = {*components, *(keep if isinstance(keep, dict) else ())}
-        method["options"] = {name: value for name, value in options.items() if name in kept}
+        meant = keep if isinstance(keep, dict) else {}
+        method["options"] = {name: value for name, value in options.items() if name in components or name in meant}
+
+
+def _name_of(model: Any) -> Any:
+    return model.get("name") if isinstance(model, dict) else None
 
 
 def _base_of(content: dict[str, Any], chain: list[Path]) -> Path:
     name, path = content[BASE], chain[-1]
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or "\0" in name:
         raise RecipeError(f"{path}: {BASE} is {name!r}", expected="the path of a recipe, relative to this one")
     below = path.parent / name
     if any(below.resolve() == known.resolve() for known in chain):
@@ -70,7 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"there is no recipe {path}", remedy=_hint(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # text that is not UTF-8, or a path with a null character
         raise RecipeError(f"{path} cannot be read: {error}", expected="a YAML file") from error
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())

@@ -13,6 +13,9 @@ _SHARES_SUM_TO_ONE = 1e-3
 """Within this: three equal shares may be written 0.333 each."""
 
 
+DEFAULT_CROPS = 10
+
+
 class EnetWeightsOptions(Section):
     """Class weights 1 / ln(``c`` + the class's share of the pixels): bounded, unlike median frequency balancing.
 
@@ -33,7 +36,7 @@ class RareClassSamplingOptions(Section):
 
     temperature: Annotated[Float, Field(gt=0)] = 0.01
     min_pixels: Positive | None = None
-    crops: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
+    crops: Annotated[int, Field(ge=1, le=1000, strict=True)] = DEFAULT_CROPS
 
 
 class ResampleOptions(Section):

@@ -20,9 +20,12 @@ from dropclass_deploy.training.recipe.components import (
     first_unknown,
     options_of,
 )
+from dropclass_deploy.training.recipe.loss_options import IGNORE
+from dropclass_deploy.training.recipe.sampling_options import DEFAULT_CROPS
 from dropclass_deploy.training.recipe.section import BatchSize, Count, Float, Fraction, Positive, Scale, Section, Size
 
 DEFAULT_SCALE = (0.75, 1.5)
+DEFAULT_POWER = 0.9
 DEFAULT_STEP_AT = (0.5, 0.75)
 DEFAULT_STEP_GAMMA = 0.1
 Milestone = Annotated[Float, Field(gt=0, lt=1)]
@@ -76,6 +79,11 @@ class ModelSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     classifier: str | None = None
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return {} if value is None else value
+
 
 class MethodSection(Section):
     """The training method.
@@ -121,6 +129,8 @@ class MethodSection(Section):
                 "take one of them (name: ce for the control)"
             )
         changed = [name for name in self.components if name in ON_PIXELS]
+        if self.options.uncertainty is not None and self.options.uncertainty.background == IGNORE:
+            changed.append("uncertainty")
         if changed and self.drop_divisor == "all":
             raise ValueError(
                 f"drop_divisor is all, and {changed[0]} divides by the weights of its pixels: use drop_divisor: kept"
@@ -170,7 +180,7 @@ class TrainSection(Section):
     weight_decay: Annotated[Float, Field(ge=0)] = 1e-4
     momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["poly", "step", "constant"] = "poly"
-    power: Annotated[Float, Field(gt=0)] = 0.9
+    power: Annotated[Float, Field(gt=0)] = DEFAULT_POWER
     step_at: Annotated[tuple[Milestone, ...], Field(min_length=1)] = DEFAULT_STEP_AT
     step_gamma: Annotated[Float, Field(gt=0, le=1)] = DEFAULT_STEP_GAMMA
     warmup_steps: Count = 0
@@ -201,6 +211,8 @@ class TrainSection(Section):
             raise ValueError(
                 f"step_at is {list(self.step_at)}: each share of the run must be larger than the one before"
             )
+        if self.schedule != "poly" and self.power != DEFAULT_POWER:
+            raise ValueError(f"power is given, and schedule is {self.schedule}: it is poly's alone; leave it out")
         for key, default in (("step_at", DEFAULT_STEP_AT), ("step_gamma", DEFAULT_STEP_GAMMA)):
             if self.schedule != "step" and getattr(self, key) != default:
                 raise ValueError(f"{key} is given with schedule {self.schedule}: it has a say in schedule step only")
@@ -241,6 +253,12 @@ class Recipe(Section):
     def _consistent(self) -> Self:
         if self.export.deploy_head == "folded" and self.method.name != "dropclass":
             raise ValueError(f"export.deploy_head: method {self.method.name!r} has no folded head; use plain")
+        sampling, cuts = self.method.options.rare_class_sampling, self.method.options.curriculum is not None
+        if sampling is not None and sampling.crops != DEFAULT_CROPS and not cuts and self.train.crop is None:
+            raise ValueError(
+                f"method.options.rare_class_sampling.crops is {sampling.crops}, and nothing is cropped: give train.crop: "
+                "[height, width]"
+            )
         return self
 
     def to_yaml(self) -> str:
