@@ -3,20 +3,16 @@
 import copy
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from network_checks import check_dropclass, check_gradients, check_onnx, images, parameters
+from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.export.shapes import DYNAMIC
-from dropclass_deploy.export.to_onnx import export_logits
 from dropclass_deploy.models import build_model, vgg_resnet_classifier
 from dropclass_deploy.models.vgg_resnet import VGGResNet
-from dropclass_deploy.training.dropclass import DropClass, fold, strip
 from dropclass_deploy.training.recipe import load_recipe
 
 SWITCHES = [
@@ -30,10 +26,6 @@ SWITCHES = [
 SMALL = {"stages": 3, "convs": 2, "width": 4}
 
 
-def images(count: int, height: int, width: int) -> Tensor:
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
 def small(**options: object) -> nn.Module:
     torch.manual_seed(0)
     return build_model("vgg_resnet", num_classes=3, **{**SMALL, **options})
@@ -43,10 +35,6 @@ def build(task: str, num_classes: int, weights: str | None = None) -> nn.Module:
     if task == "classifier":
         return vgg_resnet_classifier(num_classes, weights, **SMALL)
     return build_model("vgg_resnet", num_classes, weights, **SMALL)
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("down", ["maxpool", "stride"])
@@ -130,11 +118,7 @@ def test_without_shortcuts_it_is_vggs_stack():
 
 @pytest.mark.parametrize("options", SWITCHES)
 def test_every_parameter_gets_a_finite_gradient(options: dict[str, object]):
-    model = small(**options).to(memory_format=torch.channels_last).train()
-    logits = model(images(2, 33, 31).to(memory_format=torch.channels_last))
-    assert logits.shape == (2, 3, 33, 31)
-    (logits * torch.randn_like(logits)).sum().backward()
-    assert all(one.grad is not None and one.grad.isfinite().all() and one.grad.any() for one in model.parameters())
+    check_gradients(small(**options).to(memory_format=torch.channels_last))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -148,34 +132,13 @@ def test_autocast_gives_finite_gradients(dtype: torch.dtype):
 
 @pytest.mark.parametrize("options", SWITCHES)
 def test_dropclass_finds_strips_and_folds(options: dict[str, object]):
-    model = small(**options).eval()
-    given = images(1, 24, 20)
-    with torch.no_grad():
-        before = model(given)
-    method = DropClass(model).eval()
-    found = method.classifier
+    found, _ = check_dropclass(small(**options))
     assert (found.path, found.channels, found.align_corners, found.linear) == ("classifier", 4, None, True)
     assert found.non_negative  # the decoder's own ReLU
-    folded = fold(method).eval()
-    with torch.no_grad():
-        out = method(given, dropped=None)
-        torch.testing.assert_close(folded(given), out.drop_logits, rtol=1e-4, atol=1e-5)  # float32 through other sums
-    assert strip(method) is model
-    with torch.no_grad():
-        assert torch.equal(model(given), before)
 
 
 def test_onnx_runtime_gives_the_same_logits_at_other_sizes(tmp_path: Path):
-    model = small(down="stride").eval()
-    path = tmp_path / "model.onnx"
-    export_logits(model, path, DYNAMIC)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for size in [(2, 32, 48), (1, 33, 21), (1, 1, 1)]:
-        given = images(*size)
-        with torch.no_grad():
-            expected = model(given).numpy()
-        # Ten convolutions of float32 whose sums are in another order.
-        np.testing.assert_allclose(session.run(None, {"image": given.numpy()})[0], expected, rtol=1e-4, atol=1e-5)
+    check_onnx(small(down="stride"), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("size", [(28, 28), (64, 64), (33, 47), (5, 3), (1, 1)])
@@ -278,6 +241,6 @@ def test_the_recipe_is_the_issues_and_its_network_is_built():
     train = recipe.train
     assert (train.optimizer, train.lr, train.weight_decay) == ("adam", 1e-3, 1e-4)
     assert train.steps == 40 * 367 / train.batch_size
-    assert (recipe.method.name, recipe.method.components) == ("ce", ("median_frequency",))
+    assert (recipe.method.name, recipe.method.components) == ("ce", ("median_frequency", "dice"))
     model = build_model(recipe.model.name, 11, recipe.model.weights, **recipe.model.options)
     assert model.classifier.out_channels == 11

@@ -180,8 +180,6 @@ class OfSixteens(nn.Module):
 def test_a_phase_that_the_network_cannot_take_is_said_before_the_first_step(tmp_path: Path) -> None:
     phases = {"phases": [[0.5, 1.0], [0.5, 0.55]]}
     asked = recipe(method={"name": "ce", "with": ["curriculum"], "options": {"curriculum": phases}})
-    with pytest.raises(
-        RecipeError, match=r"phase 2 of method\.options\.curriculum has crops of 18×18, which the"
-    ):
+    with pytest.raises(RecipeError, match=r"phase 2 of method\.options\.curriculum has crops of 18×18, which the"):
         train(asked, tmp_path / "run", model=OfSixteens())
     assert not (tmp_path / "run").exists()
