@@ -51,6 +51,7 @@ def fill(folder: Path, runs: Path, said: list[str], **options: Any) -> int:
     return Fill(root, plan, cells, resources, say=said.append, **clock).run()
 
 
+@pytest.mark.slow
 def test_a_cell_stopped_by_the_deadline_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

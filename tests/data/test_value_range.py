@@ -107,6 +107,7 @@ def test_nan_is_refused_by_name(tmp_path: Path) -> None:
         read_image(tmp_path / "scan.tif", (0, 1))
 
 
+@pytest.mark.slow
 def test_hostile_bytes_under_a_range_raise_nothing_but_data_errors() -> None:
     draw, refused = np.random.default_rng(0), 0
     for whole in FILES.values():

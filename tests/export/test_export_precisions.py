@@ -200,6 +200,7 @@ class Loud(nn.Module):
         return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
+@pytest.mark.slow
 def test_float16_that_overflows_on_a_gpu_is_refused(street: Street, tmp_path: Path) -> None:
     """ONNX Runtime's CPU computes the file in float32, where nothing overflows; the imitation shows it."""
     with pytest.raises(GateRefusedError, match="fp16 is left out, verdict fail: NaN or infinity in the logits"):

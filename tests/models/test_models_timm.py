@@ -79,6 +79,7 @@ def test_the_random_state_is_only_used_for_the_weights():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_levels_can_be_chosen():
     assert timm_encoder("resnet18").channels == [64, 128, 256, 512]
     assert timm_encoder("resnet18", [0, 2]).channels == [64, 128]

@@ -137,6 +137,7 @@ def test_dropclass_finds_strips_and_folds(options: dict[str, object]):
     assert found.non_negative  # the decoder's own ReLU
 
 
+@pytest.mark.slow
 def test_onnx_runtime_gives_the_same_logits_at_other_sizes(tmp_path: Path):
     check_onnx(small(down="stride"), tmp_path / "model.onnx")
 

@@ -56,6 +56,7 @@ def test_the_weights_stay_float32(whole: tuple[Path, SmallNetwork]) -> None:
     assert {value.dtype for value in whole[1].parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly(whole: tuple[Path, SmallNetwork], tmp_path: Path) -> None:
     with pytest.raises(TrainingInterruptedError, match="after step 10"):
         train(CONTENT, tmp_path / "run", model=SmallNetwork(CLASSES), reporter=Teller(step=10))

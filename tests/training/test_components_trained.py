@@ -16,8 +16,8 @@ from dropclass_deploy.training import load_run, train
 from dropclass_deploy.training.recipe import Recipe
 from dropclass_deploy.training.recipe.components import COMPONENTS
 
-CHOSEN = ("blv", "uncertainty")
-"""Both draw noise, and one trains an output that is not deployed; the others of the loss hold no state."""
+CHOSEN = ("uncertainty",)
+"""It draws noise, and trains an output that is not deployed; the others of the loss hold no state."""
 OPTIONS: dict[str, dict[str, Any]] = {**LOSSES, "uncertainty": {"background": "ignore"}}
 
 

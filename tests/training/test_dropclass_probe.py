@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from rounds import first_of
 from torch import Tensor, nn
 from torchvision.models.segmentation import (
     deeplabv3_mobilenet_v3_large,
@@ -149,7 +150,7 @@ def test_an_example_with_other_channels():
         find_classifier(model, example=torch.randn(1, 4, 8, 8))
 
 
-@pytest.mark.parametrize("build", [deeplabv3_mobilenet_v3_large, fcn_resnet50])
+@pytest.mark.parametrize("build", first_of([deeplabv3_mobilenet_v3_large, fcn_resnet50]))
 @pytest.mark.parametrize("aux", [False, True])
 def test_torchvision(build, aux: bool):
     model = build(weights=None, weights_backbone=None, num_classes=5, aux_loss=aux)

@@ -99,6 +99,7 @@ def test_training_sees_channels_last_and_the_caller_gets_the_former_layout(tmp_p
     assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_contiguous_training_differs_by_rounding_only_and_is_another_run(tmp_path: Path) -> None:
     models = [Watching(CLASSES), Watching(CLASSES)]
     settings = [recipe(train__channels_last=on, method__name="ce") for on in (True, False)]
@@ -113,6 +114,7 @@ def test_contiguous_training_differs_by_rounding_only_and_is_another_run(tmp_pat
     assert settings[0].digest() != settings[1].digest()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_the_callers_own_network_goes_on_exactly(tmp_path: Path) -> None:
     whole, stopped, resumed = Watching(CLASSES), Watching(CLASSES), Watching(CLASSES)
     content = recipe(train__ema=0.5)

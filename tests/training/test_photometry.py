@@ -65,6 +65,7 @@ def test_deferred_colours_give_the_bytes_that_the_workers_give(workers: int) -> 
         assert torch.equal(labels, same_labels)
 
 
+@pytest.mark.slow
 def test_a_run_with_colours_changed_on_the_device_is_the_same_run(tmp_path: Path) -> None:
     runs = [train(recipe(train__augment_on=place, train__steps=3), tmp_path / place) for place in ("cpu", "device")]
     one, other = (load_file(run / "model.safetensors") for run in runs)

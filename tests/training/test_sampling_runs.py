@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rounds import first_of
 from test_trainer import Teller, recipe, records
 
 from dropclass_deploy.core.errors import TrainingInterruptedError
@@ -27,7 +28,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", first_of(RUNS))
 def test_a_resumed_run_is_the_run_that_was_never_stopped(name: str, tmp_path: Path) -> None:
     asked = recipe(train__steps=4, train__validate_every=4, train__checkpoint_every=4, **RUNS[name])
     whole = train(asked, tmp_path / "whole")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from hostile_folders import write_classes, write_sound_folder
+from rounds import first_of
 from small_network import SmallNetwork
 from test_trainer import DATA, contents, recipe, records
 from torch import Tensor, nn
@@ -89,6 +90,7 @@ def without_rates(run: Path, kind: str) -> list[dict[str, Any]]:
 # Kills and resumes
 
 
+@pytest.mark.slow
 def test_a_record_that_spans_the_stop_is_that_of_an_unbroken_run(tmp_path: Path) -> None:
     content = recipe(train__log_every=4, train__steps=8)
     whole = train(content, tmp_path / "whole", model=small())
@@ -113,6 +115,7 @@ def test_no_step_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert written == [3, 6]
 
 
+@pytest.mark.slow
 def test_what_killed_writes_left_is_recovered_or_removed(tmp_path: Path) -> None:
     path = stopped(recipe(), tmp_path / "run", step=4)
     newest = checkpoint_folders(path)[0]
@@ -135,7 +138,7 @@ def test_a_resume_before_the_first_checkpoint_says_so(tmp_path: Path) -> None:
     assert [line["step"] for line in records(tmp_path / "run", "train")] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("left", [[], [".lock"], [".metrics.jsonl.x.tmp"], ["metrics.jsonl"]])
+@pytest.mark.parametrize("left", first_of([["metrics.jsonl"], [], [".lock"], [".metrics.jsonl.x.tmp"]]))
 def test_a_start_that_was_killed_can_be_started_again(tmp_path: Path, left: list[str]) -> None:
     path = tmp_path / "run"
     path.mkdir()
@@ -168,7 +171,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink], ids=["one bit", "missing"])
-@pytest.mark.parametrize("name", ["model.safetensors", "branch.safetensors", "state.pt", "files.json"])
+@pytest.mark.parametrize("name", first_of(["state.pt", "model.safetensors", "branch.safetensors", "files.json"]))
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     path = stopped(recipe(), tmp_path / "run", step=4)
     damage(checkpoint_folders(path)[0] / name)
@@ -215,7 +218,7 @@ class StopsInValidation(SmallNetwork):
         return super().forward(images)
 
 
-@pytest.mark.parametrize("checkpoint_every", [3, 2])
+@pytest.mark.parametrize("checkpoint_every", first_of([3, 2]))
 def test_a_validation_that_a_signal_broke_off_is_caught_up(tmp_path: Path, checkpoint_every: int) -> None:
     content = recipe(train__checkpoint_every=checkpoint_every, train__ema=0.5)
     whole = train(content, tmp_path / "whole", model=small())
@@ -390,11 +393,13 @@ def no_file_longer_than(size: int) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize(
     ("what", "size", "when"),
-    [
-        ("metrics.jsonl", 10, 3),
-        ("best", 1500, 4),
-        ("the finished run's figures", 10, "folded head"),
-    ],
+    first_of(
+        [
+            ("metrics.jsonl", 10, 3),
+            ("best", 1500, 4),
+            ("the finished run's figures", 10, "folded head"),
+        ]
+    ),
 )
 def test_a_full_disk_anywhere_says_how_to_go_on(tmp_path: Path, what: str, size: int, when: int | str) -> None:
     content = recipe(train__validate_every=4, train__checkpoint_every=2)

@@ -117,6 +117,7 @@ FALL_BACK = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_where_the_kernels_cannot_run_one_warning_says_so_and_plain_operations_do_the_work() -> None:
     result = run("-c", FALL_BACK, interpret=False)
     assert result.returncode == 0, result.stderr

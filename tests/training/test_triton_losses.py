@@ -79,6 +79,7 @@ def test_equals_float64_reference(name: str, device: torch.device) -> None:
     assert_right(case, run(case, device))
 
 
+@pytest.mark.slow
 def test_150_classes(device: torch.device) -> None:
     case = random_case((1, 2), (2, 5), classes=150, label_dtype=torch.uint8, suppressed=149)
     assert_right(case, run(case, device))

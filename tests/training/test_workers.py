@@ -65,6 +65,7 @@ def test_workers_by_the_machine(
     assert worker_count(section, dataset, steps=steps, processes=processes, cores=cores) == expected
 
 
+@pytest.mark.slow
 def test_no_worker_is_spawned_unasked(files: Path) -> None:
     # In a process of its own: the way of starting processes is chosen once.
     program = textwrap.dedent(f"""
@@ -161,6 +162,7 @@ def test_a_slow_data_set_is_what_the_time_goes_into(tmp_path: Path, monkeypatch:
     assert lines.status[-1].endswith(f"{last['images_per_s']:.1f} images/s  data {last['data_share']:.0%}")
 
 
+@pytest.mark.slow
 def test_workers_take_the_data_off_the_critical_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_images(monkeypatch, 0.03)
     shares = {}
@@ -173,6 +175,7 @@ def test_workers_take_the_data_off_the_critical_path(tmp_path: Path, monkeypatch
     assert shares[1] < 0.7 * shares[0]
 
 
+@pytest.mark.slow
 def test_validation_is_no_waiting_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class LateToEvaluate(Slow):
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
