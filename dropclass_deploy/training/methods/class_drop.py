@@ -68,8 +68,9 @@ class DropClassMethod(Method):
         extra = self.objective.extra_weights(labels, ignore)
         if self.objective.changes_pixels:
             kept = without_label(labels, context.dropped, ignore)
-            own = [self.objective.divisor(labels, classes, context), self._branch_divisor(kept, context), weights[2]]
-            weights = torch.stack(own)
+            plain = self.objective.divisor(labels, classes, context)
+            branch = self.objective.branch_divisor(kept, classes, context)
+            weights = torch.stack([plain, branch, weights[2]])
         return torch.cat([weights, torch.stack(extra)]) if extra else weights
 
     def loss(self, images: Tensor, labels: Tensor, context: StepContext, shares: Tensor | None = None) -> StepLoss:
@@ -126,11 +127,6 @@ class DropClassMethod(Method):
             lambda_max=self.section.lambda_max,
             plain_weight=self.section.plain_weight,
         )
-
-    def _branch_divisor(self, labels: Tensor, context: StepContext) -> Tensor:
-        table = context.class_weight
-        table = torch.ones(self.wrapper.num_classes, device=labels.device) if table is None else table
-        return self.objective.pixels.divisor(labels, table, context.ignore_index)
 
     def loss_path(self) -> str:
         """See ``Method.loss_path``."""

@@ -77,12 +77,15 @@ class Objective:
 
     def divisor(self, labels: Tensor, num_classes: int, context: StepContext) -> Tensor:
         """What that mean divides by, float64: see ``PixelLoss.divisor``."""
-        table = context.class_weight
-        table = torch.ones(num_classes, device=labels.device) if table is None else table
         if self.beside is None:
-            return self.pixels.divisor(labels, table, context.ignore_index)
-        labels, table = relabelled(labels, context.ignore_index, num_classes), _with_one(table)
+            return self.branch_divisor(labels, num_classes, context)
+        labels = relabelled(labels, context.ignore_index, num_classes)
+        table = _with_one(_table(labels, num_classes, context))
         return self.pixels.divisor(labels, table, context.ignore_index, num_classes)
+
+    def branch_divisor(self, labels: Tensor, num_classes: int, context: StepContext) -> Tensor:
+        """The same of a head without the output beside the classes."""
+        return self.pixels.divisor(labels, _table(labels, num_classes, context), context.ignore_index)
 
     def named(self, value: Tensor) -> dict[str, Tensor]:
         """The cross-entropy's value under the name of every component that changes it."""
@@ -146,6 +149,12 @@ def _output(name: str | None, num_classes: int, classes: ClassTable | None) -> i
             expected=f'a class of the data{known}; or "{IGNORE}", or null',
         )
     return classes.names.index(name)
+
+
+def _table(labels: Tensor, num_classes: int, context: StepContext) -> Tensor:
+    """The weight of every class, (C,): ones when none is given."""
+    table = context.class_weight
+    return torch.ones(num_classes, device=labels.device) if table is None else table
 
 
 def _with_one(table: Tensor) -> Tensor:
