@@ -15,6 +15,7 @@ from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ModelError, RecipeError
 from dropclass_deploy.training.dropclass import find_classifier
 from dropclass_deploy.training.methods import CrossEntropy, StepLoss, build_method
+from dropclass_deploy.training.methods.dropout import dropout
 from dropclass_deploy.training.recipe import MethodSection
 
 METHODS = ("ce", "ce+block", "dropclass")
@@ -178,12 +179,23 @@ def test_uncertainty_is_the_variance_over_passes_of_dropout() -> None:
     again = method(section())
     features = again.model.body(images())
     torch.manual_seed(7)
-    maps = [again.model.head(F.dropout(features, 0.4)) for _ in range(5)]
+    maps = [again.model.head(dropout(features, 0.4)) for _ in range(5)]
     varied = torch.stack(maps).double().var(dim=0).mean(dim=1)
     let_off = again.model.head(features).softmax(1)[:, 1]
     expected = (varied * (1 - let_off.double())).mean()
     assert float(loss.terms["uncertainty"]) == pytest.approx(expected.item(), rel=1e-5)
     assert loss.total.item() == pytest.approx(float(loss.terms["ce"] + 2 * loss.terms["uncertainty"]), rel=1e-6)
+
+
+def test_uncertainty_is_on_average_what_dropout_of_a_linear_classifier_varies_by() -> None:
+    """Var of Σ w·f·m/(1 − p) over masks m: Σ w²·f²·p/(1 − p), whatever draws them."""
+    rate = 0.3
+    model = method(section()).model
+    features, weight = model.body(images()).double(), model.head.weight[..., 0, 0].double()
+    expected = torch.einsum("nkhw,ck->nchw", features.square(), weight.square()).mean() * rate / (1 - rate)
+    found = [step(uncertain(rate=rate, passes=8), seed=seed)[0].terms["uncertainty"].item() for seed in range(60)]
+    # The mean's own error over 60 draws is about 1 %.
+    assert sum(found) / len(found) == pytest.approx(expected.item(), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["ce", "dropclass"])

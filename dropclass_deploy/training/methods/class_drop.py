@@ -83,10 +83,7 @@ class DropClassMethod(Method):
         terms = compute(out, view, context, own)
         named = {"ce": terms.ce, "ce_drop": terms.ce_drop, "suppression": terms.suppression}
         named = {name: value.detach() for name, value in named.items()} | self.objective.named(terms.ce)
-        if not self.objective.terms:
-            return StepLoss(terms.total, named, context.dropped)
-        beside, values = self.objective.extras(view, context, None if shares is None else shares[-1])
-        return StepLoss(terms.total + beside, named | values, context.dropped)
+        return self.objective.step_loss(terms.total, named, view, context, shares)
 
     def _usual_terms(self, out: DropClassOutput, view: View, context: StepContext, shares: Tensor | None) -> LossTerms:
         """Cross-entropy, as the paper has it."""

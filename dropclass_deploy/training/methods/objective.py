@@ -11,7 +11,7 @@ from dropclass_deploy.core.classes import IGNORE_INDEX, MAX_CLASSES, ClassTable
 from dropclass_deploy.core.errors import ModelError, RecipeError
 from dropclass_deploy.training.dropclass import Classifier
 from dropclass_deploy.training.losses import Resize, class_table, counted_pixels, relabelled, resize_logits
-from dropclass_deploy.training.methods.method import StepContext
+from dropclass_deploy.training.methods.method import StepContext, StepLoss
 from dropclass_deploy.training.methods.pixel_loss import PixelLoss
 from dropclass_deploy.training.methods.terms import terms_of
 from dropclass_deploy.training.methods.view import View
@@ -91,18 +91,28 @@ class Objective:
         """The cross-entropy's value under the name of every component that changes it."""
         return dict.fromkeys(self.pixels.names, value.detach())
 
-    def extras(self, view: View, context: StepContext, share: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms beside it, and each by name.
+    def step_loss(
+        self, own: Tensor, named: dict[str, Tensor], view: View, context: StepContext, shares: Tensor | None
+    ) -> StepLoss:
+        """A method's own loss and, beside it, the weighted sum of the terms.
 
         They are means over these images; in a step of several parts each part counts by its labelled pixels.
+
+        Args:
+            own: the method's, a scalar.
+            named: its terms by name, detached.
+            view: what the terms look at.
+            context: of the step.
+            shares: of the method's terms, and last of the ones here (``extra_weights``); None: the step is one part.
         """
-        total, named = view.head.logits.new_zeros((), dtype=torch.float32), {}
+        beside, values = own.new_zeros((), dtype=torch.float32), {}
         for term in self.terms:
             value = term.loss(view, context.ignore_index)
-            value = value if share is None else value * share.to(value.dtype)
-            total = total + term.weight * value
-            named[term.name] = value.detach()
-        return total, named
+            value = value if shares is None else value * shares[-1].to(value.dtype)
+            beside = beside + term.weight * value
+            values[term.name] = value.detach()
+        total = own + beside if self.terms else own
+        return StepLoss(total, named | values, context.dropped)
 
     def extra_weights(self, labels: Tensor, ignore_index: int) -> list[Tensor]:
         """What the terms' means divide by in a step of several parts: one figure for all, none without terms."""

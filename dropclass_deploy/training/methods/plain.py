@@ -69,10 +69,7 @@ class CrossEntropy(Method):
         if shares is not None:
             ce = ce * shares[0].to(ce.dtype)
         terms = {"ce": ce.detach(), **self.objective.named(ce)}
-        if not self.objective.terms:
-            return StepLoss(ce, terms, context.dropped)
-        beside, named = self.objective.extras(view, context, None if shares is None else shares[-1])
-        return StepLoss(ce + beside, terms | named, context.dropped)
+        return self.objective.step_loss(ce, terms, view, context, shares)
 
     def branch(self) -> nn.Module | None:
         """The output for pixels without a label, if there is one."""

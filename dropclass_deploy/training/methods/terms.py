@@ -14,6 +14,7 @@ from dropclass_deploy.core.errors import ModelError
 from dropclass_deploy.models.outputs import logits_of
 from dropclass_deploy.training.losses import dice_loss, lovasz_softmax, push_loss, template_loss, uncertainty_loss
 from dropclass_deploy.training.losses.template import Similarity
+from dropclass_deploy.training.methods.dropout import dropout
 from dropclass_deploy.training.methods.view import View
 from dropclass_deploy.training.recipe.components import ComponentOptions
 from dropclass_deploy.training.recipe.loss_options import UncertaintyOptions
@@ -90,9 +91,7 @@ def _uncertainty(view: View, ignore_index: int, *, options: UncertaintyOptions, 
     if view.features is None or view.classify is None:
         raise ModelError("uncertainty needs the classifier's input, which training cannot see in this network")
     features, classify = view.features, view.classify
-    maps = torch.stack(
-        [logits_of(classify(F.dropout(features, options.rate, training=True))) for _ in range(options.passes)]
-    )
+    maps = torch.stack([logits_of(classify(dropout(features, options.rate))) for _ in range(options.passes)])
     if background is None:
         return uncertainty_loss(maps)
     let_off = view.outputs.detach().float().softmax(dim=1)[:, background]
