@@ -14,6 +14,7 @@ import typer
 
 from dropclass_deploy import __version__
 from dropclass_deploy.cli import (
+    analyze,
     auto,
     bench,
     check_data,
@@ -44,7 +45,22 @@ app = typer.Typer(
     "that nothing was lost. Any command takes --debug for a traceback. Exit codes: 0 success, 2 a mistake in what was "
     "given, 3 a gate refused, 1 anything else.",
 )
-for module in (demo, check_data, train, evaluate, export, engine, emit, verify, auto, bench, predict, probe, serve):
+for module in (
+    demo,
+    check_data,
+    train,
+    evaluate,
+    export,
+    engine,
+    emit,
+    verify,
+    analyze,
+    auto,
+    bench,
+    predict,
+    probe,
+    serve,
+):
     module.register(app)
 
 

@@ -72,6 +72,9 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--licence", "--license", help="Licence of the weights, such as CC-BY-4.0.")
     ] = None,
+    bias_card: Annotated[
+        Path | None, typer.Option("--bias-card", help="Folder of 'dropclass analyze', to go into docs/.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -98,6 +101,7 @@ def export(
         allow_insufficient=named(allow_insufficient),
         mask_format=MaskFormat(mask_dtype, mask_layout, bake_preprocess),
         window=read_window(window, overlap, blend),
+        bias_card=bias_card,
     )
     try:
         folder = export_artifact(run, output, options=options, reporter=ConsoleReporter())

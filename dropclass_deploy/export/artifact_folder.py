@@ -18,6 +18,7 @@ from dropclass_deploy.core.manifest import Manifest, hash_files, write_manifest
 from dropclass_deploy.core.model_files import DENSE, LOGITS, SPARSE, model_file
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.images import write_png
+from dropclass_deploy.export.bias_card import write_bias_card
 from dropclass_deploy.export.graphs import onnx_version
 from dropclass_deploy.export.labels import write_labels
 from dropclass_deploy.export.model_card import CardFacts, model_card
@@ -60,6 +61,7 @@ def write_artifact(folder: Path, job: Job, traced: Traced, reporter: Reporter) -
         reporter.note(sparse_note)
         notes = (*notes, sparse_note)
     references = _write_reference_masks(folder, job, reporter)
+    write_bias_card(folder, options.bias_card)
     write_text(folder / "LICENSE", _licence_text(options))
     write_json(folder / PREPROCESS_FILE, source.preprocess.model_dump(mode="json"))
     write_labels(folder, source.classes, options.codes)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from dropclass_deploy.core.metrics import percent
 from dropclass_deploy.core.preprocess import ValueRange
 from dropclass_deploy.core.sliding_window import Window
+from dropclass_deploy.export.bias_card import PAGE
 from dropclass_deploy.export.mask_format import MaskFormat
 from dropclass_deploy.export.options import ExportOptions
 from dropclass_deploy.export.quantise.outcome import Shipped
@@ -91,8 +93,15 @@ def _summary(source: Source, options: ExportOptions, facts: CardFacts) -> str:
         f"{_sparse_line(facts)}"
         "- `models/model.onnx`: `image` float32 (N, 3, H, W), normalised → `logits` float32 (N, C, H, W)\n"
         "- `models/model.safetensors`: the network's state dict\n"
+        f"{_bias_card_line(options)}"
         "- `manifest.json`: the sha256 of every exported file\n"
     )
+
+
+def _bias_card_line(options: ExportOptions) -> str:
+    if options.bias_card is None:
+        return ""
+    return f"- [`{PAGE}`]({PurePosixPath(PAGE).name}): the bias card, why the model says what it says, with its figures beside it\n"
 
 
 def _mask_signature(form: MaskFormat) -> str:

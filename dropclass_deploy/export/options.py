@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.core.model_files import PRECISIONS
@@ -43,6 +44,7 @@ class ExportOptions:
         allow_insufficient: classes whose "insufficient" does not refuse a precision.
         window: slides over images larger than it (``preprocess.json`` says so, and ``Segmenter`` does it); None keeps what
             the run's or module's preprocessing has.
+        bias_card: folder that ``dropclass analyze`` wrote about this network; it goes into ``docs/``.
     """
 
     deploy_head: str | None = None
@@ -63,6 +65,7 @@ class ExportOptions:
     budget_minutes: float | None = 20.0
     allow_insufficient: tuple[str, ...] = ()
     window: Window | None = None
+    bias_card: Path | None = None
 
     def __post_init__(self) -> None:
         checked_shape(self.shape)

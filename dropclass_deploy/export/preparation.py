@@ -10,6 +10,7 @@ from typing import Any
 from dropclass_deploy.core.errors import DataError, UserError
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.registry import open_dataset
+from dropclass_deploy.export.bias_card import check_bias_card
 from dropclass_deploy.export.options import ExportOptions, check_window
 from dropclass_deploy.export.shapes import fixed_size
 from dropclass_deploy.export.source import Source
@@ -40,10 +41,11 @@ def prepared(source: Source, options: ExportOptions, name: str) -> Job:
     """Settle preprocessing and data.
 
     Raises:
-        UserError: when the shape contradicts the preprocessing, or the provenance is not JSON.
+        UserError: when the shape contradicts the preprocessing, the provenance is not JSON, or the bias card is another's.
         DataError: when the data cannot be opened, are empty, or have other classes or another value range than the model.
     """
     check_json(source.provenance)
+    check_bias_card(options.bias_card, source.network)
     source = _with_window(source, options)
     settled, size_note = _with_size(source, options)
     dataset, data_note = _dataset(source, options)

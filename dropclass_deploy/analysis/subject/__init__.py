@@ -1,7 +1,8 @@
 """What is analysed: trained networks, and one pass of each over a split that every part of the analysis watches."""
 
+from dropclass_deploy.analysis.subject.device import device_named
 from dropclass_deploy.analysis.subject.section import Section
 from dropclass_deploy.analysis.subject.subject import Subject, open_subjects
 from dropclass_deploy.analysis.subject.sweep import Observer, Seen, sweep
 
-__all__ = ["Observer", "Section", "Seen", "Subject", "open_subjects", "sweep"]
+__all__ = ["Observer", "Section", "Seen", "Subject", "device_named", "open_subjects", "sweep"]
