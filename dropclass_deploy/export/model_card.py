@@ -101,7 +101,9 @@ def _summary(source: Source, options: ExportOptions, facts: CardFacts) -> str:
 def _bias_card_line(options: ExportOptions) -> str:
     if options.bias_card is None:
         return ""
-    return f"- [`{PAGE}`]({PurePosixPath(PAGE).name}): the bias card, why the model says what it says, with its figures beside it\n"
+    return (
+        f"- [`{PAGE}`]({PurePosixPath(PAGE).name}): the bias card: why the model says what it says; its figures lie beside it\n"
+    )
 
 
 def _mask_signature(form: MaskFormat) -> str:

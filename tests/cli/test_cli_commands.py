@@ -27,6 +27,7 @@ COMMANDS = (
     "bench",
     "predict",
     "probe",
+    "analyze",
     "check-data",
     "auto",
     "engine",
