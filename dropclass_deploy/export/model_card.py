@@ -102,7 +102,7 @@ def _bias_card_line(options: ExportOptions) -> str:
     if options.bias_card is None:
         return ""
     return (
-        f"- [`{PAGE}`]({PurePosixPath(PAGE).name}): the bias card: why the model says what it says; its figures lie beside it\n"
+        f"- [`{PAGE}`]({PurePosixPath(PAGE).name}): the bias card, why the model says what it says, and its figures\n"
     )
 
 
