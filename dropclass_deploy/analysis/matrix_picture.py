@@ -11,10 +11,10 @@ from dropclass_deploy.data.images import Pixels, encode_png
 
 Figures = npt.NDArray[np.float64]
 
-# From −1 over 0 to 1: blue, near-white, red. Told apart in grey and by the colour-blind by their order, and the figures
-# themselves stand in the JSON; none is darker than a cell's outline on a dark page needs.
+# Below 0 blue, 0 near-white, above red: a pair that the colour-blind can tell apart, too.
 _ENDS = np.array([[33, 102, 172], [247, 247, 247], [178, 24, 43]], dtype=np.float64)
 _NOTHING = np.array([150, 150, 150], dtype=np.uint8)
+_STEPS = 16  # on each side of 0: more cannot be told apart, and make the file of 250 classes large
 _WIDTH, _LARGEST_CELL = 600, 24  # pixels
 
 
@@ -31,13 +31,13 @@ def signed_picture(matrix: Figures, scale: float | None) -> bytes:
         matrix: NaN where there is no figure.
         scale: the absolute figure that is painted in full; what lies beyond is painted like it.
     """
-    cell = min(_LARGEST_CELL, max(3, _WIDTH // len(matrix)))
+    cell = min(_LARGEST_CELL, max(2, _WIDTH // len(matrix)))
     return encode_png(_gridded(_coloured(matrix, scale or 1.0), cell, np.isnan(matrix)))
 
 
 def _coloured(matrix: Figures, scale: float) -> Pixels:
     """(C, C, 3)."""
-    share = np.clip(np.nan_to_num(matrix) / scale, -1.0, 1.0)[..., None]
+    share = np.rint(_STEPS * np.clip(np.nan_to_num(matrix) / scale, -1.0, 1.0))[..., None] / _STEPS
     end = np.where(share < 0, _ENDS[0], _ENDS[2])
     mixed = np.rint(_ENDS[1] + np.abs(share) * (end - _ENDS[1])).astype(np.uint8)
     return np.where(np.isnan(matrix)[..., None], _NOTHING, mixed)

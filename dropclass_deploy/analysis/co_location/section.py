@@ -88,15 +88,18 @@ def co_location_section(plan: AuditPlan, results: Sequence[AuditResult], classes
 
 def _run(run: _Audited, vulnerable: Sequence[int], picture: str) -> dict[str, Any]:
     half = list(vulnerable)
+    baseline = run.influence.baseline_iou
     return {
         "name": run.result.name,
         **_matrices(run),
         "star_iou": _listed(run.star),
         "star_drop": _listed(run.star_drop),
-        "miou": to_json(mean_of(run.influence.baseline_iou)),
+        "miou": to_json(mean_of(baseline)),
         "miou_on_star": to_json(mean_of(run.star)),
-        "vulnerable_miou": to_json(mean_of(run.influence.baseline_iou[half])),
+        "miou_drop": to_json(mean_of(run.star_drop)),
+        "vulnerable_miou": to_json(mean_of(baseline[half])),
         "miou_star": to_json(mean_of(run.star[half])),
+        "vulnerable_drop": to_json(mean_of(run.star_drop[half])),
         "evaluations": run.result.evaluations,
         "seconds": run.result.seconds,
         "picture": picture,
