@@ -134,12 +134,16 @@ def test_the_first_run_chooses_for_all() -> None:
     classes = ClassTable(names=names)
     both = co_location_section(plan, [first, second], classes).content
     swapped = co_location_section(plan, [second, first], classes).content
+    drop, matrix = influence_of(first, images_with).drop, influence_of(second, images_with).erased_iou
+    known = [[x for x in range(6) if 3 not in (x, y) and x != y] for y in range(6)]
+    top = [sorted(xs, key=lambda x, y=y: -drop[y, x])[:3] for y, xs in enumerate(known)]
+    assert [both["top3"][name] for name in names] == [[names[x] for x in xs] for xs in top]
     assert both["top3"] != swapped["top3"]
-    matrix = influence_of(second, images_with).erased_iou
-    top = [[names.index(name) for name in both["top3"][y]] for y in names]
     expected = [sum(matrix[y, x] for x in xs) / 3 if xs else None for y, xs in enumerate(top)]
     assert both["runs"][1]["star_iou"] == pytest.approx(expected)
     assert swapped["runs"][0]["star_iou"] != pytest.approx(expected)
+    falls = [both["star_drop"][y] for y in range(6) if y != 3]
+    assert [both["star_drop"][names.index(name)] for name in both["vulnerable"]] == sorted(falls, reverse=True)[:2]
     half = [names.index(name) for name in both["vulnerable"]]
     assert len(half) == 2
     assert both["runs"][1]["miou_star"] == pytest.approx(np.mean([expected[y] for y in half]))
