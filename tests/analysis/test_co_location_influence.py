@@ -78,7 +78,7 @@ def random_result(count: int, absent: int, seed: int = 0) -> AuditResult:
         counts[:, absent], counts[:, :, absent] = 0, 0
     for x in range(count):
         erased[x, x] = 0
-    return AuditResult("run", base, erased, 0, 0.0)
+    return AuditResult("run", base, erased, np.full((count, count), -1), 0, 0.0)
 
 
 def literal_iou(counts, y):

@@ -29,6 +29,8 @@ class AuditResult:
         base: int64 (C, C), rows are the truth: the images as they are.
         erased: int64 (C, C, C): by erased class, then as ``base``; pixels of the erased class are not in it. An image
             without that class is in it as it is.
+        clearest: int64 (C, C): by erased class X and evaluated class Y, the image in which Y lost the most pixels that
+            were found before; −1 where none was lost.
         evaluations: predictions made, the unerased ones among them.
         seconds: spent on erasing, predicting and counting, the unerased pass left out.
     """
@@ -36,6 +38,7 @@ class AuditResult:
     name: str
     base: Confusion
     erased: Counts
+    clearest: Counts
     evaluations: int
     seconds: float
 
@@ -57,6 +60,7 @@ class CoLocationAudit:
         self._base = np.zeros((count, count), dtype=np.int64)
         # What erasing changed: images without the class change nothing and cost nothing.
         self._change = np.zeros((count, count, count), dtype=np.int64)
+        self._lost, self._clearest = np.zeros((count, count), dtype=np.int64), np.full((count, count), -1)
         self._images, self._erasures, self._seconds = 0, 0, 0.0
 
     def observe(self, seen: Seen) -> None:
@@ -70,7 +74,9 @@ class CoLocationAudit:
         for erased_class in present:
             self._change[erased_class] -= base
         for erased_class in needed:
-            self._change[erased_class] += self._without(seen, erased_class)
+            after = self._without(seen, erased_class)
+            self._change[erased_class] += after
+            self._keep_clearest(seen.index, erased_class, np.diag(base) - np.diag(after))
         first = not self._erasures and bool(needed)
         self._erasures += len(needed)
         self._seconds += perf_counter() - began
@@ -83,6 +89,7 @@ class CoLocationAudit:
             name=self._subject.name,
             base=self._base.copy(),
             erased=self._base + self._change,
+            clearest=self._clearest.copy(),
             evaluations=self._images + self._erasures,
             seconds=self._seconds,
         )
@@ -91,6 +98,14 @@ class CoLocationAudit:
         erased = seen.truth == erased_class
         mask = self._subject.segment(self._plan.eraser(seen.image, erased, seen.index, erased_class))
         return self._count(np.where(erased, self._subject.classes.ignore_index, seen.truth), mask)
+
+    def _keep_clearest(self, index: int, erased_class: int, lost: Counts) -> None:
+        """``lost``: (C,) pixels of each class that were found before and are not any more; the erased class has no say."""
+        lost[erased_class] = 0
+        most, where = self._lost[erased_class], self._clearest[erased_class]
+        # Of equal ones the first of the split, whatever the order they come in.
+        clearer = (lost > most) | ((lost == most) & (index < where))
+        most[clearer], where[clearer] = lost[clearer], index
 
     def _count(self, truth: npt.NDArray[np.integer], mask: npt.NDArray[np.uint8]) -> Confusion:
         return confusion_matrix(truth, mask, len(self._subject.classes), self._subject.classes.ignore_index)

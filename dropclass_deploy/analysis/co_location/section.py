@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dropclass_deploy.analysis.co_location.audit import AuditResult
+from dropclass_deploy.analysis.co_location.examples import Example
 from dropclass_deploy.analysis.co_location.influence import (
     Figures,
     Influence,
@@ -41,7 +42,9 @@ class _Audited:
         return self.influence.baseline_iou - self.star
 
 
-def co_location_section(plan: AuditPlan, results: Sequence[AuditResult], classes: ClassTable) -> Section:
+def co_location_section(
+    plan: AuditPlan, results: Sequence[AuditResult], classes: ClassTable, examples: Sequence[Example] = ()
+) -> Section:
     """Figures and pictures of the audits; the first is the baseline, whose Top-3 and vulnerable half all the others take.
 
     ``content`` has, of the first run, "baseline_iou", "erased_iou", "drop", "same_pixels_drop", "star_iou" and "star_drop";
@@ -51,6 +54,7 @@ def co_location_section(plan: AuditPlan, results: Sequence[AuditResult], classes
         plan: of the images that were audited.
         results: one a run, the baseline first; at least one.
         classes: of the data.
+        examples: pictures of the strongest links (``examples.strongest_links``).
     """
     influences = [influence_of(result, plan.images_with) for result in results]
     top = top_influences(influences[0].drop)
@@ -61,6 +65,7 @@ def co_location_section(plan: AuditPlan, results: Sequence[AuditResult], classes
     # One scale for every run's matrix, so that they can be compared by eye.
     scale = largest_size([run.influence.drop for run in runs])
     pictures = {_picture_path(at): signed_picture(run.influence.drop, scale) for at, run in enumerate(runs)}
+    pictures |= {_example_path(at): example.picture for at, example in enumerate(examples)}
     first = runs[0]
     content = {
         "classes": list(classes.names),
@@ -76,11 +81,13 @@ def co_location_section(plan: AuditPlan, results: Sequence[AuditResult], classes
         "vulnerable": [classes.names[y] for y in vulnerable],
         "largest_drops": _largest_drops(first.influence.drop, classes),
         "scale": scale,
+        "examples": [{**example.content, "picture": _example_path(at)} for at, example in enumerate(examples)],
         "left_out": _names(np.isnan(first.star), classes),
         "never_erased": _names(np.asarray(plan.images_with) == 0, classes),
         "runs": [_run(run, vulnerable, _picture_path(at)) for at, run in enumerate(runs)],
         "planned": plan.evaluations,
         "evaluations": first.result.evaluations,
+        "example_evaluations": 2 * len(examples),
         "seconds": sum(run.result.seconds for run in runs),
     }
     return Section(content, pictures)
@@ -145,3 +152,7 @@ def _rows(matrix: Figures) -> list[list[float | None]]:
 
 def _picture_path(at: int) -> str:
     return f"co_location/drop-{at}.png"
+
+
+def _example_path(at: int) -> str:
+    return f"co_location/link-{at}.png"
