@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from dropclass_deploy.analysis.correlation import off_diagonal_sums, weight_cosines
 from dropclass_deploy.core.errors import ModelError, RecipeError, RunError, UserError
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data import Dataset
@@ -147,15 +147,8 @@ def _correlation(run: LoadedRun) -> dict[str, list[float]] | None:
         return None
     weight = model.get_submodule(found.path).weight
     assert isinstance(weight, torch.Tensor)
-    return off_diagonal_sums(weight)
-
-
-def off_diagonal_sums(weight: torch.Tensor) -> dict[str, list[float]]:
-    """Signed and absolute row sums of the cosine similarities of weight (C, …), without each class's own 1."""
-    vectors = F.normalize(weight.detach().flatten(1).double(), dim=1)  # (C, K·kh·kw)
-    cosine = vectors @ vectors.T
-    cosine.fill_diagonal_(0)
-    return {"signed": cosine.sum(1).tolist(), "absolute": cosine.abs().sum(1).tolist()}
+    signed, absolute = off_diagonal_sums(weight_cosines(weight))
+    return {"signed": signed.tolist(), "absolute": absolute.tolist()}
 
 
 def _shares(pixels: list[int]) -> list[float]:

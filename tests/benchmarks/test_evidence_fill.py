@@ -14,7 +14,7 @@ import torch
 from evidence_cells import RECIPE, changed, checkout, head, plan_of, pretend, stored
 from evidence_grid import provenance, worker
 from evidence_grid.budget import Resources, expected_s, first_that_fits
-from evidence_grid.cell import off_diagonal_sums, run_cell, share_left
+from evidence_grid.cell import run_cell, share_left
 from evidence_grid.fill import Fill
 from evidence_grid.job import job_of
 from evidence_grid.parts import spent_s
@@ -215,9 +215,3 @@ def test_the_list_says_what_is_there_and_what_is_stale(tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "tiny (all): 1 of 6 cells are there, 4 missing, 1 stale" in out
     assert "  stale: tiny/ce/1 (" in out
-
-
-def test_correlation_by_hand() -> None:
-    # Vectors along x, y and the negative x: cosines 0, −1 and 0.
-    weight = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])[:, :, None, None]
-    assert off_diagonal_sums(weight) == {"signed": [-1, 0, -1], "absolute": [1, 0, 1]}
