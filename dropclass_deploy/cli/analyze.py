@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from dropclass_deploy.cli.options import Data, Json, Overwrite, Split, Weights, 
 from dropclass_deploy.cli.torch_room import torch_room
 from dropclass_deploy.core.errors import UserError
 from dropclass_deploy.data.registry import open_dataset
-
-if TYPE_CHECKING:
-    from dropclass_deploy.analysis.bias_card.options import Fill
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +51,7 @@ def analyze(
 
     options = AnalysisOptions(
         limit=limit,
-        fill=cast("Fill", fill),
+        fill=fill,
         pairs=_pairs(pairs),
         seed=seed,
         weights=weights,

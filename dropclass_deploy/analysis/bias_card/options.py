@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
+from dropclass_deploy.analysis.co_location.fills import check_fill
 from dropclass_deploy.core.errors import UserError
-
-Fill = Literal["dataset_mean", "image_mean", "noise", "inpaint"]
-FILLS: tuple[str, ...] = get_args(Fill)
 
 
 @dataclass(frozen=True)
@@ -17,7 +14,7 @@ class AnalysisOptions:
 
     Attributes:
         limit: at most so many images, spread evenly over the split; None for all.
-        fill: what stands where a class was erased.
+        fill: what stands where a class was erased, see ``co_location.Eraser``.
         pairs: (true class, class it is taken for) by name, for Grad-CAM; empty: from the confusion matrix.
         seed: of noise, of random patches and of the bootstrap.
         weights: which of each run's networks.
@@ -25,7 +22,7 @@ class AnalysisOptions:
     """
 
     limit: int | None = None
-    fill: Fill = "dataset_mean"
+    fill: str = "dataset_mean"
     pairs: tuple[tuple[str, str], ...] = ()
     seed: int = 0
     weights: str = "last"
@@ -34,8 +31,7 @@ class AnalysisOptions:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise UserError(f"limit is {self.limit}", expected="1 image or more")
-        if self.fill not in FILLS:
-            raise UserError(f"there is no fill {self.fill!r}", expected=f"one of {', '.join(FILLS)}")
+        check_fill(self.fill)
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}", expected="0 or more")
         same = next((first for first, second in self.pairs if first == second), None)
