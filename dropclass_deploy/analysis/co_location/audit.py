@@ -1,7 +1,14 @@
 """The audit of one run: what happens to every class when another one is taken out of the pictures.
 
 Follows the description of the set I* in DropClass (arXiv 2111.00531, Table 4). A split is copied once a class X; in the copy
-the pixels of X are filled with something else. Pixels that were erased count nowhere, whatever is predicted there.
+the pixels of X are filled with something else. Pixels that were erased count nowhere, whatever is predicted there. Choices
+made here:
+
+* Truth says which pixels are erased, "ignore" stays as it is, and the border of a mask is taken at its word: a rim of the
+  class that lies beyond it stays in the picture.
+* The fill is an option (``fills``); the mean colour of the data is the default, for noise harms every class near it.
+* A class is judged on all images, also those without X: they are what they were, and dilute a drop honestly.
+* An image with one class alone is not predicted again without it: nothing would be left to count.
 """
 
 from __future__ import annotations
