@@ -103,8 +103,10 @@ def _paletted(picture: Pixels) -> Image.Image:
 def _marked(image: Pixels, statuses: npt.NDArray[np.uint8]) -> Pixels:
     grey = (image @ np.array([0.299, 0.587, 0.114])) // _GREY_STEP * _GREY_STEP
     weight = np.where(_pattern(statuses), _MARKED, _PLAIN) * (statuses != NOTHING)
-    mixed = grey[..., None] * (1 - weight[..., None]) + _COLOURS[statuses] * weight[..., None]
-    return mixed.round().astype(np.uint8)
+    mixed: Pixels = (
+        (grey[..., None] * (1 - weight[..., None]) + _COLOURS[statuses] * weight[..., None]).round().astype(np.uint8)
+    )
+    return mixed
 
 
 def _pattern(statuses: npt.NDArray[np.uint8]) -> Bools:

@@ -1,0 +1,111 @@
+"""Calibration as figures and charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dropclass_deploy.analysis.calibration.histogram import Calibration, Reliability
+from dropclass_deploy.analysis.report.chart_svg import MAX_LINES, Line, draw_lines
+from dropclass_deploy.analysis.subject import Section, Subject
+from dropclass_deploy.core.classes import ClassTable
+from dropclass_deploy.core.metrics import to_json
+
+CHART = "calibration/reliability.svg"
+MIN_BIN_PIXELS = 100
+"""A bin with fewer pixels is in the figures, but no point of the chart: its accuracy is a matter of luck."""
+
+_VARIABLES = {
+    **{
+        f"--chart-{index}": colour
+        for index, colour in enumerate(("#1f5fae", "#c2500a", "#0c7a6c", "#7a3fb5", "#b02a6f", "#5b6673"))
+    },
+    "--muted": "#556170",
+    "--line": "#dfe4ea",
+}
+
+
+def calibration_section(subjects: Sequence[Subject], calibrations: Sequence[Calibration]) -> Section:
+    """Reliability bins and ECE a run: of all pixels and by predicted class; and classwise.
+
+    Args:
+        subjects: the runs.
+        calibrations: a run, the observer of its sweep.
+
+    Raises:
+        MissingExtraError: when matplotlib is not installed.
+    """
+    runs = [_run(subject, each) for subject, each in zip(subjects, calibrations, strict=True)]
+    chart = _chart(runs)
+    return Section(
+        {"bins": calibrations[0].top.pixels.shape[1], "chart": CHART if chart else None, "runs": runs},
+        {CHART: chart.encode()} if chart else {},
+    )
+
+
+def _run(subject: Subject, calibration: Calibration) -> dict[str, Any]:
+    whole = calibration.top.pooled()
+    return {
+        "name": subject.name,
+        **_figures(whole, 0),
+        "unusable_pixels": calibration.unusable,
+        "classes": _classes(subject.classes, calibration),
+    }
+
+
+def _classes(classes: ClassTable, calibration: Calibration) -> list[dict[str, Any]]:
+    wise = calibration.classwise
+    classwise = wise.ece() if wise is not None else np.full(len(classes), np.nan)
+    rows = []
+    for index, name in enumerate(classes.names):
+        row = {"name": name, **_figures(calibration.top, index), "classwise_ece": to_json(float(classwise[index]))}
+        if wise is not None:
+            row |= {
+                "true_pixels": int(wise.right[index].sum()),
+                "expected_pixels": float(wise.confidence[index].sum()),
+            }
+        rows.append(row)
+    return rows
+
+
+def _figures(bins: Reliability, index: int) -> dict[str, Any]:
+    """ECE, the two means whose difference says which way it is off, and the bins of one row."""
+    pixels, right, confidence = bins.pixels[index], bins.right[index], bins.confidence[index]
+    total = int(pixels.sum())
+    accuracies, confidences = bins.accuracies()[index], bins.confidences()[index]
+    return {
+        "ece": to_json(float(bins.ece()[index])),
+        "pixels": total,
+        "confidence": float(confidence.sum()) / total if total else None,
+        "accuracy": int(right.sum()) / total if total else None,
+        "bins": [
+            {
+                "from": place / len(pixels),
+                "to": (place + 1) / len(pixels),
+                "confidence": to_json(float(confidences[place])),
+                "accuracy": to_json(float(accuracies[place])),
+                "pixels": int(pixels[place]),
+            }
+            for place in range(len(pixels))
+        ],
+    }
+
+
+def _chart(runs: Sequence[dict[str, Any]]) -> str:
+    """Accuracy over confidence, all pixels: first the diagonal of a network that can be believed, then a line a run."""
+    lines = [Line(((0.0, 0.0), (1.0, 1.0)))]
+    for run in runs[: MAX_LINES - 1]:
+        points = [(one["confidence"], one["accuracy"]) for one in run["bins"] if one["pixels"] >= MIN_BIN_PIXELS]
+        if not points:
+            return ""
+        lines.append(Line(tuple(points)))
+    return _standing_alone(draw_lines(lines, salt="reliability"))
+
+
+def _standing_alone(svg: str) -> str:
+    """The same drawing, readable as a file of its own too: a namespace, and colours where no page gives them."""
+    svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
+    return re.sub(r"var\((--[\w-]+)\)", lambda match: f"var({match[1]}, {_VARIABLES[match[1]]})", svg)
