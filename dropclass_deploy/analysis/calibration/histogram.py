@@ -11,6 +11,7 @@ Two questions, both of labelled pixels only:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,9 +49,12 @@ class Reliability:
         shape = (num_classes, bins)
         return Reliability(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape))
 
-    def pooled(self) -> Reliability:
-        """All classes as one, (1, M): the bins are added before any gap is taken."""
-        return Reliability(*(each.sum(axis=0, keepdims=True) for each in (self.pixels, self.right, self.confidence)))
+    def pooled(self, rows: Sequence[int] | None = None) -> Reliability:
+        """Classes (default all) as one, (1, M): the bins are added before any gap is taken."""
+        chosen = slice(None) if rows is None else list(rows)
+        return Reliability(
+            *(each[chosen].sum(axis=0, keepdims=True) for each in (self.pixels, self.right, self.confidence))
+        )
 
     def ece(self) -> Sums:
         """float64 (C,): expected calibration error; NaN without any pixel."""

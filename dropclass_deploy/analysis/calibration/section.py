@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from dropclass_deploy.analysis.calibration.histogram import Calibration, Reliability
-from dropclass_deploy.analysis.report.chart_svg import MAX_LINES, Line, draw_lines
+from dropclass_deploy.analysis.report.chart_svg import DASHES, MAX_LINES, Line, draw_lines
 from dropclass_deploy.analysis.subject import Section, Subject
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.metrics import to_json
 
-CHART = "calibration/reliability.svg"
+CHART, RARE_CHART = "calibration/reliability.svg", "calibration/rare.svg"
 MIN_BIN_PIXELS = 100
 """A bin with fewer pixels is in the figures, but no point of the chart: its accuracy is a matter of luck."""
 
@@ -29,7 +29,7 @@ _VARIABLES = {
 
 
 def calibration_section(subjects: Sequence[Subject], calibrations: Sequence[Calibration]) -> Section:
-    """Reliability bins and ECE a run: of all pixels and by predicted class; and classwise.
+    """Reliability bins and ECE a run: of all pixels, of those predicted as any rare class, and by predicted class; classwise.
 
     Args:
         subjects: the runs.
@@ -39,10 +39,17 @@ def calibration_section(subjects: Sequence[Subject], calibrations: Sequence[Cali
         MissingExtraError: when matplotlib is not installed.
     """
     runs = [_run(subject, each) for subject, each in zip(subjects, calibrations, strict=True)]
-    chart = _chart(runs)
+    charts = {CHART: _chart(runs, "reliability"), RARE_CHART: _chart([run["rare"] for run in runs], "rare")}
+    pictures = {path: chart.encode() for path, chart in charts.items() if chart}
     return Section(
-        {"bins": calibrations[0].top.pixels.shape[1], "chart": CHART if chart else None, "runs": runs},
-        {CHART: chart.encode()} if chart else {},
+        {
+            "bins": calibrations[0].top.pixels.shape[1],
+            "chart": CHART if CHART in pictures else None,
+            "rare_chart": RARE_CHART if RARE_CHART in pictures else None,
+            "lines": _keys([run["name"] for run in runs]),
+            "runs": runs,
+        },
+        pictures,
     )
 
 
@@ -51,6 +58,7 @@ def _run(subject: Subject, calibration: Calibration) -> dict[str, Any]:
     return {
         "name": subject.name,
         **_figures(whole, 0),
+        "rare": _figures(calibration.top.pooled(subject.classes.rare), 0),
         "unusable_pixels": calibration.unusable,
         "classes": _classes(subject.classes, calibration),
     }
@@ -94,15 +102,28 @@ def _figures(bins: Reliability, index: int) -> dict[str, Any]:
     }
 
 
-def _chart(runs: Sequence[dict[str, Any]]) -> str:
-    """Accuracy over confidence, all pixels: first the diagonal of a network that can be believed, then a line a run."""
+def _chart(runs: Sequence[dict[str, Any]], salt: str) -> str:
+    """Accuracy over confidence: first the diagonal of a network that can be believed, then a line a run.
+
+    "" where a run has no bin with enough pixels.
+    """
     lines = [Line(((0.0, 0.0), (1.0, 1.0)))]
     for run in runs[: MAX_LINES - 1]:
         points = [(one["confidence"], one["accuracy"]) for one in run["bins"] if one["pixels"] >= MIN_BIN_PIXELS]
         if not points:
             return ""
         lines.append(Line(tuple(points)))
-    return _standing_alone(draw_lines(lines, salt="reliability"))
+    return _standing_alone(draw_lines(lines, salt=salt))
+
+
+def _keys(names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the chart's lines are: number of the colour, dash pattern in pixels, label."""
+    labels = ("as sure as right", *names[: MAX_LINES - 1])
+    dashes = (" ".join(f"{1.4 * length:g}" for length in pattern) for pattern in DASHES)
+    return [
+        {"index": index, "dash": dash, "label": label}
+        for index, (dash, label) in enumerate(zip(dashes, labels, strict=False))
+    ]
 
 
 def _standing_alone(svg: str) -> str:

@@ -48,9 +48,9 @@ def against_sentences(run: Mapping[str, Any], baseline: str, images: int, split:
     sentences.extend(_unknown(rows))
     if run["judged"]:
         sentences.append(
-            f"Looked at one by one, {run['alone']} of {run['judged']} classes would stand out at 95 %, and about "
-            f"{run['by_chance']:.1f} of them by chance alone; a class is called better or worse only if it still stands "
-            "out among all of them (Holm's correction)."
+            f"Looked at one by one, {run['alone']} of {run['judged']} classes stand out at 95 %; about "
+            f"{run['by_chance']:.1f} would by chance alone if nothing differed. A class is called better or worse only "
+            "when it stands out among all of them (Holm's correction)."
         )
     sentences.append(
         "This compares two trained networks on these images. With one training of each it says nothing sure about the "

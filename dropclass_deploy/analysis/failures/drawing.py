@@ -131,5 +131,7 @@ def _box(draw: ImageDraw.ImageDraw, corners: tuple[int, ...], number: str) -> No
     for grow, colour in ((2, "black"), (1, "white"), (0, "white"), (-1, "black")):
         outline = (left - grow, top - grow, max(right + grow, left - grow), max(bottom + grow, top - grow))
         draw.rectangle(outline, outline=colour)
-    draw.rectangle((left, top, left + 10, top + 12), fill="black")
-    draw.text((left + 3, top), number, fill="white")
+    # Beside the box, whose inside is what matters: above it, or below where there is no room.
+    place = top - 16 if top >= 16 else bottom + 4
+    draw.rectangle((left - 2, place, left + 8, place + 12), fill="black")
+    draw.text((left + 1, place), number, fill="white")

@@ -24,6 +24,10 @@ FOLDER = "failures/worst"
 MIN_SHARE, MIN_PIXELS = 0.001, 16
 """Of an image's labelled pixels the class must have this share, and this many: on less an IoU is a matter of luck."""
 
+MIN_WINDOW = 0.5
+"""Share of the image's height and width that is shown at least."""
+AROUND = 1.3
+
 LEGEND = (("correct", CORRECT), ("missed", MISSED), ("false", FALSE))
 
 _NO_BOXES: npt.NDArray[np.int64] = np.zeros((0, 4), dtype=np.int64)
@@ -63,10 +67,11 @@ def worst_of_class(
     for place, runs in places.items():
         shown = chosen.at(place)
         stem = f"{FOLDER}/{index:03d}-{place:04d}"
-        pictures[f"{stem}-image.png"] = boxed(shown.image, _NO_BOXES, smooth=True)
+        window = _window(shown, index)
+        pictures[f"{stem}-image.png"] = boxed(shown.image[window], _NO_BOXES, smooth=True)
         maps = []
         for number in range(len(shown.masks)):
-            content, picture = _map(shown, number, index, chosen)
+            content, picture = _map(shown, number, index, chosen.classes.ignore_index, window)
             path = f"{stem}-run{number}.png"
             pictures[path] = picture
             iou = image_ious(confusions[number][place][None])[0, index]
@@ -76,6 +81,7 @@ def worst_of_class(
                 "key": shown.key,
                 "worst_of": [chosen.names[run] for run in runs],
                 "pixels": int(confusions[0][place, index].sum()),
+                "window": [window[0].start, window[1].start, window[0].stop, window[1].stop],
                 "image": f"{stem}-image.png",
                 "runs": maps,
             }
@@ -84,10 +90,30 @@ def worst_of_class(
     return {"name": chosen.classes.names[index], "judged_images": judged, "images": images}, pictures
 
 
-def _map(shown: Shown, number: int, index: int, chosen: ChosenMasks) -> tuple[dict[str, int], bytes]:
-    statuses = error_statuses(shown.truth, shown.masks[number], index, chosen.classes.ignore_index)
+def _map(
+    shown: Shown, number: int, index: int, ignore_index: int, window: tuple[slice, slice]
+) -> tuple[dict[str, int], bytes]:
+    """Counts of the whole image, and the map of a window of it that holds all of them."""
+    statuses = error_statuses(shown.truth, shown.masks[number], index, ignore_index)
     counts = {word: int(np.count_nonzero(statuses == status)) for word, status in LEGEND}
-    return counts, error_map(shown.image, statuses)
+    return counts, error_map(shown.image[window], statuses[window])
+
+
+def _window(shown: Shown, index: int) -> tuple[slice, slice]:
+    """Rows and columns to show: all that is, or that any run predicts as, the class, with what is around it.
+
+    Never less than a part of the image from which one can still see what is looked at.
+    """
+    of_class = np.logical_or.reduce([mask == index for mask in (shown.truth, *shown.masks)])
+    slices = []
+    for axis in (0, 1):
+        length = of_class.shape[axis]
+        places = np.flatnonzero(of_class.any(axis=1 - axis))
+        low, high = int(places[0]), int(places[-1]) + 1
+        wanted = min(length, max(round(MIN_WINDOW * length), round((high - low) * AROUND)))
+        start = min(max(0, (low + high - wanted) // 2), length - wanted)
+        slices.append(slice(start, start + wanted))
+    return slices[0], slices[1]
 
 
 def legend() -> tuple[list[dict[str, str]], dict[str, bytes]]:
