@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import dropclass_deploy.analysis
 from dropclass_deploy.analysis.report import formats
-from dropclass_deploy.analysis.subject import Seen, Section, Subject
+from dropclass_deploy.analysis.subject import Section, Seen, Subject
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.preprocess import Preprocess
 from dropclass_deploy.data.dataset import Dataset

@@ -47,7 +47,9 @@ def test_a_spiral_is_one_region():
     """The longest way between two runs of one region."""
     spiral = np.zeros((31, 31), dtype=int)
     row = column = 0
-    for turn, length in enumerate(length for pair in zip(range(30, 0, -2), range(30, 0, -2), strict=True) for length in pair):
+    for turn, length in enumerate(
+        length for pair in zip(range(30, 0, -2), range(30, 0, -2), strict=True) for length in pair
+    ):
         down, right = ((0, 1), (1, 0), (0, -1), (-1, 0))[turn % 4]
         for _ in range(length):
             spiral[row, column] = 1

@@ -95,12 +95,12 @@ def test_objects_are_those_of_a_literal_loop(seed):
             if max(shared, default=0):
                 spilled[1 + shared.index(max(shared))] += false
             else:
-                place = max(bin for bin, size in enumerate(SIZES) if size <= false)
+                place = max(at for at, size in enumerate(SIZES) if size <= false)
                 expected.false_objects[index, place] += 1
                 expected.false_pixels[index, place] += false
         for number in range(1, count + 1):
             area, hits = int((objects == number).sum()), int(((objects == number) & (mask == index)).sum())
-            place = max(bin for bin, size in enumerate(SIZES) if size <= area)
+            place = max(at for at, size in enumerate(SIZES) if size <= area)
             for total, amount in (
                 (expected.objects, 1),
                 (expected.found, hits / area >= 0.5),
