@@ -178,7 +178,7 @@ def test_thin_differences_are_shown_where_there_is_nothing_else():
 def test_the_worst_image_has_enough_of_the_class():
     confusions = one_class_confusions((0.0, 9), (0.5, 400), (0.2, 100), (0.2, 300), (0.9, 50))
     # The first holds too little; of the two at 0.2 the one with more of the class comes first.
-    assert worst_places([confusions], 1, 2) == {3: [0], 2: [0]}
+    assert list(worst_places([confusions], 1, 2).items()) == [(3, [0]), (2, [0])]
 
 
 def test_runs_choose_their_worst_images_in_turn():
