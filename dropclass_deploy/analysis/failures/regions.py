@@ -25,7 +25,7 @@ def label_regions(values: Integers | Bools, keep: Bools) -> tuple[Labels, int]:
         int64 (H, W), region numbers from 0 in the order of their first pixels, −1 where not kept; and how many regions.
     """
     runs, count = _runs(values, keep)
-    roots = _roots(count, _touching(runs, count, values, keep))
+    roots = _roots(count, _touching(runs, values, keep))
     used = np.unique(roots[runs[keep]])
     numbers = np.full(count, OUTSIDE, dtype=np.int64)
     numbers[used] = np.arange(len(used))
@@ -69,17 +69,19 @@ def _runs(values: Integers | Bools, keep: Bools) -> tuple[Labels, int]:
     return numbers, int(numbers[-1, -1]) + 1 if numbers.size else 0
 
 
-def _touching(runs: Labels, count: int, values: Integers | Bools, keep: Bools) -> tuple[Labels, Labels]:
-    """Pairs of runs of one region in neighbouring rows, straight below or diagonally."""
+def _touching(runs: Labels, values: Integers | Bools, keep: Bools) -> tuple[Labels, Labels]:
+    """Pairs of runs of one region in neighbouring rows, straight below or diagonally; some come more than once."""
     width = runs.shape[1]
     pairs = []
     for shift in (-1, 0, 1):
         upper = slice(max(0, -shift), width - max(0, shift))
         lower = slice(max(0, shift), width + min(0, shift))
         joined = keep[:-1, upper] & keep[1:, lower] & (values[:-1, upper] == values[1:, lower])
-        pairs.append(runs[:-1, upper][joined] * count + runs[1:, lower][joined])
-    both = np.unique(np.concatenate(pairs))
-    return both // max(count, 1), both % max(count, 1)
+        both = np.stack([runs[:-1, upper][joined], runs[1:, lower][joined]])
+        # Two runs touch in a row of pixels: the first of them is enough.
+        pairs.append(both[:, np.append(True, (both[:, 1:] != both[:, :-1]).any(axis=0))[: both.shape[1]]])
+    one, other = np.concatenate(pairs, axis=1)
+    return one, other
 
 
 def _roots(count: int, pairs: tuple[Labels, Labels]) -> Labels:
