@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from dropclass_deploy.analysis.failures.regions import Bools, Integers
 from dropclass_deploy.data.images import Pixels
@@ -24,6 +24,7 @@ _COLOURS = np.array([(0, 0, 0), (0, 158, 115), (230, 159, 0), (204, 121, 167)], 
 _PLAIN, _MARKED = 0.55, 1.0  # share of the colour over the grey image, off and on the pattern
 _GREY_STEP = 8  # greys are made fewer, which halves the file and is not seen under the colours
 _TILE = 24
+_LABEL = 18  # pixels; the page shows the pictures at about half their size
 
 
 def error_statuses(truth: Integers, mask: Integers, index: int, ignore_index: int) -> npt.NDArray[np.uint8]:
@@ -131,7 +132,16 @@ def _box(draw: ImageDraw.ImageDraw, corners: tuple[int, ...], number: str) -> No
     for grow, colour in ((2, "black"), (1, "white"), (0, "white"), (-1, "black")):
         outline = (left - grow, top - grow, max(right + grow, left - grow), max(bottom + grow, top - grow))
         draw.rectangle(outline, outline=colour)
-    # Beside the box, whose inside is what matters: above it, or below where there is no room.
-    place = top - 16 if top >= 16 else bottom + 4
-    draw.rectangle((left - 2, place, left + 8, place + 12), fill="black")
-    draw.text((left + 1, place), number, fill="white")
+    _label(draw, max(0, left - 2), top, bottom, number)
+
+
+def _label(draw: ImageDraw.ImageDraw, left: int, top: int, bottom: int, number: str) -> None:
+    """Beside the box, whose inside is what matters: above it, or below, or within it where there is no room."""
+    below = bottom + 4 if bottom + 4 + _LABEL <= draw.im.size[1] else top + 2
+    place = top - _LABEL - 3 if top >= _LABEL + 3 else below
+    draw.rectangle((left, place, left + _LABEL * 2 // 3, place + _LABEL), fill="black")
+    draw.text((left + _LABEL // 3, place + _LABEL // 2), number, fill="white", anchor="mm", font=_font())
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=_LABEL - 4)
