@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from importlib.resources import files
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from painted_runs import class_table, painted_subject, rendered, seen_of, throug
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dropclass_deploy.analysis.calibration import Calibration, calibration_section
+from dropclass_deploy.analysis.calibration import section as section_module
 
 IGNORE = 255
 
@@ -159,6 +163,17 @@ def test_the_section_shows_every_run_and_the_rare_classes_together():
     page = rendered("calibration", section, classes, ["ce", "dropclass"])
     assert "dropclass" in page
     drawing = section.pictures[content["chart"]].decode()
-    assert 'xmlns="http://www.w3.org/2000/svg"' in drawing
-    assert "var(--chart-2, #" in drawing  # the diagonal and two runs
-    assert "var(--chart-3" not in drawing
+    root = ElementTree.fromstring(drawing)  # a file of its own
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    strokes = set(re.findall(r"stroke: var\((--chart-\d)\)", drawing))
+    assert strokes == {"--chart-0", "--chart-1", "--chart-2"}  # the diagonal and two runs
+    assert all(f"{name}:" in drawing for name in re.findall(r"var\((--[\w-]+)\)", drawing))
+    assert "prefers-color-scheme: dark" in drawing
+
+
+def test_the_drawings_colours_are_the_pages():
+    style = (files("dropclass_deploy.analysis.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    for page, (lines, muted, grid) in ((light, section_module._LIGHT), (dark, section_module._DARK)):
+        named = {"--muted": muted, "--line": grid, **{f"--chart-{at}": colour for at, colour in enumerate(lines)}}
+        assert all(f"{name}: {colour};" in page for name, colour in named.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +17,9 @@ CHART, RARE_CHART = "calibration/reliability.svg", "calibration/rare.svg"
 MIN_BIN_PIXELS = 100
 """A bin with fewer pixels is in the figures, but no point of the chart: its accuracy is a matter of luck."""
 
-_VARIABLES = {
-    **{
-        f"--chart-{index}": colour
-        for index, colour in enumerate(("#1f5fae", "#c2500a", "#0c7a6c", "#7a3fb5", "#b02a6f", "#5b6673"))
-    },
-    "--muted": "#556170",
-    "--line": "#dfe4ea",
-}
+# The page's own colours: as a file, or as an image, a drawing sees nothing of the page around it.
+_LIGHT = ("#1f5fae", "#c2500a", "#0c7a6c", "#7a3fb5", "#b02a6f", "#5b6673"), "#556170", "#dfe4ea"
+_DARK = ("#7fb2f0", "#f39a5b", "#5cc9b8", "#c39bf0", "#f08fbd", "#a9b5c2"), "#9dabba", "#2c3642"
 
 
 def calibration_section(subjects: Sequence[Subject], calibrations: Sequence[Calibration]) -> Section:
@@ -127,6 +121,14 @@ def _keys(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _standing_alone(svg: str) -> str:
-    """The same drawing, readable as a file of its own too: a namespace, and colours where no page gives them."""
-    svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
-    return re.sub(r"var\((--[\w-]+)\)", lambda match: f"var({match[1]}, {_VARIABLES[match[1]]})", svg)
+    """The same drawing, readable as a file of its own too, in light and in dark."""
+    namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    style = f"<style>{_rule(_LIGHT)} @media (prefers-color-scheme: dark) {{ {_rule(_DARK)} }}</style>"
+    head, body = svg.split(">", 1)
+    return f"{head.replace('<svg', f'<svg {namespaces}', 1)}>{style}{body}"
+
+
+def _rule(colours: tuple[tuple[str, ...], str, str]) -> str:
+    lines, muted, grid = colours
+    charts = " ".join(f"--chart-{index}: {colour};" for index, colour in enumerate(lines))
+    return f":root {{ {charts} --muted: {muted}; --line: {grid}; }}"
