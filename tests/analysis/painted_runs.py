@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 from torch import Tensor, nn
 
 import dropclass_deploy.analysis
@@ -89,6 +91,13 @@ def through_json(content: dict[str, Any]) -> dict[str, Any]:
     """As it is read again; NaN is refused, since no other reader of JSON takes it."""
     read: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
     return read
+
+
+def picture_of(data: bytes) -> npt.NDArray[np.uint8]:
+    """The pixels of a PNG, RGB."""
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "PNG"
+        return np.array(image.convert("RGB"))
 
 
 def rendered(name: str, section: Section, classes: ClassTable, runs: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.metrics import Confusion, ratio, scores, to_json
@@ -36,16 +37,7 @@ def confusion_content(confusion: Confusion, classes: ClassTable) -> dict[str, An
         "rare_miou": to_json(figures.rare_miou),
         "matrix": confusion.tolist(),
         "normalised": [[to_json(float(value)) for value in row] for row in shares],
-        "pairs": [
-            {
-                "truth": classes.names[truth],
-                "predicted": classes.names[predicted],
-                "pixels": int(confusion[truth, predicted]),
-                "share_of_class": to_json(float(shares[truth, predicted])),
-                "share_of_errors": int(confusion[truth, predicted]) / errors,
-            }
-            for truth, predicted in _largest(confusion, MOST)
-        ],
+        "pairs": [_pair(confusion, shares, pair, errors, classes) for pair in _largest(confusion, MOST)],
         "classes": [
             {
                 "name": name,
@@ -57,6 +49,20 @@ def confusion_content(confusion: Confusion, classes: ClassTable) -> dict[str, An
             }
             for index, name in enumerate(classes.names)
         ],
+    }
+
+
+def _pair(
+    confusion: Confusion, shares: npt.NDArray[np.float64], pair: tuple[int, int], errors: int, classes: ClassTable
+) -> dict[str, Any]:
+    truth, predicted = pair
+    pixels = int(confusion[pair])
+    return {
+        "truth": classes.names[truth],
+        "predicted": classes.names[predicted],
+        "pixels": pixels,
+        "share_of_class": to_json(float(shares[pair])),
+        "share_of_errors": pixels / errors,
     }
 
 
