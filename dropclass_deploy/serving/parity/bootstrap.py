@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.core.metrics import iou_of
-from dropclass_deploy.serving.parity.counts import PairedCounts
+from dropclass_deploy.serving.parity.counts import PairedClassCounts
 
 RESAMPLES = 2000
 """Enough for a 95 % interval whose ends move by a few per cent of its width between seeds."""
@@ -25,7 +25,7 @@ def resample_weights(images: int, resamples: int, rng: np.random.Generator) -> n
     return rng.multinomial(images, np.full(images, 1.0 / images), size=resamples)
 
 
-def delta_samples(counts: PairedCounts, weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def delta_samples(counts: PairedClassCounts, weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """ΔIoU (candidate − reference) of each resample, float64 (resamples, C), fractions.
 
     NaN where the resample holds no truth pixel of the class: it says nothing about it.
@@ -38,7 +38,7 @@ def delta_samples(counts: PairedCounts, weights: npt.NDArray[np.int64]) -> npt.N
     return np.where(truth > 0, candidate - reference, np.nan)
 
 
-def delta_intervals(counts: PairedCounts, *, resamples: int = RESAMPLES, seed: int = 0) -> npt.NDArray[np.float64]:
+def delta_intervals(counts: PairedClassCounts, *, resamples: int = RESAMPLES, seed: int = 0) -> npt.NDArray[np.float64]:
     """95 % percentile interval of ΔIoU a class.
 
     Args:

@@ -30,8 +30,8 @@ class ImageCounts:
 
 
 @dataclass(frozen=True)
-class PairedCounts:
-    """Counts of n images, for the reference and the candidate on the same labels.
+class PairedClassCounts:
+    """Counts a class of n images, for the reference and the candidate on the same labels.
 
     Attributes:
         truth: labelled pixels, int64 (n, C).
@@ -39,8 +39,6 @@ class PairedCounts:
         reference_predicted: labelled pixels that the reference gives to the class, int64 (n, C).
         candidate_tp: as the reference's.
         candidate_predicted: as the reference's.
-        differing: pixels at which the two masks differ, of all images, ignored pixels included.
-        pixels: of all images, ignored ones included.
     """
 
     truth: Counts
@@ -48,13 +46,6 @@ class PairedCounts:
     reference_predicted: Counts
     candidate_tp: Counts
     candidate_predicted: Counts
-    differing: int
-    pixels: int
-
-    @property
-    def disagreement(self) -> float:
-        """Share of the pixels at which the two masks differ, in [0, 1]."""
-        return self.differing / self.pixels
 
     def reference_iou(self) -> npt.NDArray[np.float64]:
         """Pooled IoU a class, float64 (C,); NaN where the class occurs in neither."""
@@ -63,6 +54,24 @@ class PairedCounts:
     def candidate_iou(self) -> npt.NDArray[np.float64]:
         """Pooled IoU a class, float64 (C,); NaN where the class occurs in neither."""
         return iou_of(self.candidate_tp.sum(0), self.truth.sum(0), self.candidate_predicted.sum(0))
+
+
+@dataclass(frozen=True)
+class PairedCounts(PairedClassCounts):
+    """The same, and how many pixels of the masks differ.
+
+    Attributes:
+        differing: pixels at which the two masks differ, of all images, ignored pixels included.
+        pixels: of all images, ignored ones included.
+    """
+
+    differing: int
+    pixels: int
+
+    @property
+    def disagreement(self) -> float:
+        """Share of the pixels at which the two masks differ, in [0, 1]."""
+        return self.differing / self.pixels
 
 
 def count_image(label: Ids, reference: Ids, candidate: Ids, num_classes: int, ignore_index: int) -> ImageCounts:
