@@ -21,9 +21,10 @@ _HEAT = np.array([[0, 0, 0], [150, 20, 20], [240, 120, 20], [255, 250, 170]], dt
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of a panel of an image: at most ``WIDTH`` wide, never enlarged, nor below a pixel."""
+    """(height, width) of a panel of an image: at most ``WIDTH`` wide; a small one as many times larger as fit."""
     if width <= WIDTH:
-        return height, width
+        times = min(WIDTH // width, 4)
+        return height * times, width * times
     return max(1, round(height * WIDTH / width)), WIDTH
 
 
