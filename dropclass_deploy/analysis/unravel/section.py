@@ -3,8 +3,8 @@
 ``content``, the value of ``unravel`` in ``analysis.json``::
 
     {"max_points": int, "patch": pixels, "draws": int, "seed": int, "compared": int,    # objects that every run has
-     "runs": [{"name": str, "problem": str | None, "in_object": share, "in_class": share, "area": share, "iou": iou,
-               "fall": iou, "fall_outside": iou,
+     "runs": [{"name": str, "problem": str | None, "arrived": share, "in_object": share, "in_class": share, "area": share,
+               "iou": iou, "fall": iou, "fall_outside": iou,
                "random_fall": iou, "random_spread": iou, "random_fall_outside": iou}],  # means over those objects
      "objects": [{"class": id, "image": key, "pixels": int, "area": share, "picture": path, "patches": int, "patch": pixels,
                   "runs": [{"name": str, "recall": share, "picture": path, "pixels": int, "followed": int, "arrived": int,
@@ -12,10 +12,11 @@
                             "fall": iou, "fall_outside": iou,
                             "random_falls": [iou, …], "random_falls_outside": [iou, …]}]}]}
 
-``in_object`` and ``in_class`` are shares of the points' weight; ``area`` is the object's share of the image, what points
-strewn evenly would give. A fall is before minus after, in the object's image, of the object's class; "outside" leaves the
-blanked pixels out of both. ``random_spread`` is the standard deviation of the draws' means. A run that predicts nothing of
-its class in an object has None there; so has one with a ``problem`` everywhere.
+A run's ``arrived`` is the part of the followed pixels whose way comes to an image point, not to a bias. ``in_object`` and
+``in_class`` are shares of the points' weight; ``area`` is the object's share of the image, what points strewn evenly would
+give. A fall is before minus after, in the object's image, of the object's class; "outside" leaves the blanked pixels out of
+both. ``random_spread`` is the standard deviation of the draws' means. A run that predicts nothing of its class in an object
+has None there; so has one with a ``problem`` everywhere.
 """
 
 from __future__ import annotations

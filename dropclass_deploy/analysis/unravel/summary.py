@@ -29,6 +29,7 @@ def run_summaries(names: Sequence[str], objects: Sequence[dict[str, Any]], probl
             {
                 "name": name,
                 "problem": problems.get(name),
+                "arrived": _mean([one["arrived"] / one["followed"] for one in own]),
                 "area": _mean([one["area"] for one in shared]) if own else None,
                 **{figure: _mean([one[figure] for one in own]) for figure in _FIGURES},
                 **_random(own),

@@ -1,7 +1,8 @@
 """Sums of inputs with fixed weights: convolution and matrix product.
 
 CNN-fixations (Mopuri et al., arXiv 1708.06670): of the products of weights and inputs under the kernel, the input channel
-whose products sum highest, then in it the place of the largest product. There, all inputs come out of a ReLU. Ours, for the rest:
+whose products sum highest, then in it the place of the largest product. There, all inputs come out of a ReLU. Ours, for
+the rest:
 
 * places in the padding never win;
 * where a negative scale follows, the value that was lowered is looked for, so that the products' signs are turned; and where
