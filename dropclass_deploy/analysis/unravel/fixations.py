@@ -2,7 +2,8 @@
 
 CNN-fixations (Mopuri, Garg and Babu, arXiv 1708.06670), begun at the pixels of a segmentation instead of at one class
 score: each pixel's logit is followed back through the strongest contribution of every operator until it stands on a pixel
-of the image.
+of the image. The way is that of the class's own logit: where a class wins because the others' logits are low, it does not
+say why they are.
 """
 
 from __future__ import annotations
