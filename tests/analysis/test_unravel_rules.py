@@ -245,6 +245,9 @@ def test_pooling() -> None:
     assert only(lambda x: F.adaptive_avg_pool2d(x, 1), image, (0, 0, 0, 0)) == (0, 0, 0, 1)
     # Rows 1 … 2 (⌊1·3/2⌋ … ⌈2·3/2⌉), columns 1 … 3 of 5 in 3.
     assert only(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), image, (0, 0, 1, 1)) == (0, 0, 2, 3)
+    assert only(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), image, (0, 0, 0, 0)) == (0, 0, 0, 1)
+    assert only(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), image, (0, 0, 0, 2)) == (0, 0, 1, 4)
+    assert only(lambda x: F.adaptive_avg_pool2d(-x, (2, 3)), image, (0, 0, 1, 2)) == (0, 0, 1, 3)
     assert only(lambda x: x.mean(dim=(2, 3)), image, (0, 0)) == (0, 0, 0, 1)
     assert only(lambda x: x.amax(dim=3), image, (0, 0, 1)) == (0, 0, 1, 4)
 

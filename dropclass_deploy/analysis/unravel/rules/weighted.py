@@ -74,10 +74,10 @@ def _strongest_tap(
     table = maps.permute(0, 2, 3, 1).reshape(count, height * width, groups, depth)
     weights = weight.permute(0, 2, 3, 1).reshape(outputs, -1, depth)[channel]  # (P, T, K / groups)
     products = table[image[:, None], flat, group[:, None]] * weights * points.sign[:, None, None]
-    products = products * seen[..., None]
+    products = products * seen[..., None]  # padding gives 0, and nothing goes on at 0
     own = products.sum(dim=1).argmax(dim=1)
     chosen = products.gather(2, own[:, None, None].expand(-1, products.shape[1], 1))[..., 0]
-    best, tap = chosen.masked_fill(~seen, -torch.inf).max(dim=1)
+    best, tap = chosen.max(dim=1)
     signs = points.sign * torch.sign(weights[torch.arange(len(tap), device=tap.device), tap, own]).long()
     place = ((image * channels + group * depth + own) * height * width) + flat.gather(1, tap[:, None])[:, 0]
     return place, torch.where(best > 0, signs, 0)
