@@ -139,7 +139,7 @@ def _reason(row: dict[str, Any], *, judged: bool) -> str:
         return ""
     if not judged:
         return verdicts.TOO_FEW if row["pixels"] else verdicts.ABSENT
-    return verdicts.BY_CHANCE if row["alone"] else verdicts.COVERS_NOTHING
+    return verdicts.BY_CHANCE if row["alone"] else verdicts.ACROSS_ZERO
 
 
 def _images(baseline: Confusions, candidate: Confusions, draws: Draws, keys: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ LEVEL = 0.05
 
 ABSENT = "no pixel in the truth"
 TOO_FEW = f"fewer than {MIN_IMAGES} images or {MIN_PIXELS:,} pixels"
-COVERS_NOTHING = "the interval includes no difference"
+ACROSS_ZERO = "the interval reaches across zero"
 BY_CHANCE = "stands out alone, but not among so many classes"
 
 
