@@ -81,7 +81,7 @@ def dotted(
     height, width = panel.shape[:2]
     rows = np.minimum((places[:, 0] + 0.5) * height / size[0], height - 1).astype(np.int64)
     columns = np.minimum((places[:, 1] + 0.5) * width / size[1], width - 1).astype(np.int64)
-    radii = 1 + np.rint(strength * 2).astype(np.int64)
+    radii = np.rint(2 * np.sqrt(strength)).astype(np.int64)
     for grow, colour in ((1, (0, 0, 0)), (0, (255, 235, 60))):
         for row, column, radius in zip(rows, columns, radii + grow, strict=True):
             top, left = max(0, row - radius), max(0, column - radius)
