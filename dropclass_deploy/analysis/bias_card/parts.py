@@ -23,6 +23,7 @@ from dropclass_deploy.analysis.correlation import correlation_of, correlation_se
 from dropclass_deploy.analysis.failures import ErrorsByPlace, failures_section
 from dropclass_deploy.analysis.grad_cam import grad_cam_section
 from dropclass_deploy.analysis.subject import Section, Subject, sweep
+from dropclass_deploy.analysis.unravel import Options as Unravelling
 from dropclass_deploy.analysis.unravel import unravel_section
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
@@ -83,5 +84,6 @@ def all_parts(
         pairs = options.pairs or None
         parts["grad_cam"] = grad_cam_section(subjects, dataset, indices, confusions, pairs, advance=advance)
     with reporter.phase("unravelling objects") as advance:
-        parts["unravel"] = unravel_section(subjects, dataset, indices, confusions, advance=advance)
+        patches = Unravelling(seed=options.seed)
+        parts["unravel"] = unravel_section(subjects, dataset, indices, confusions, patches, advance=advance)
     return confusions, parts
