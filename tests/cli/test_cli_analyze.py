@@ -32,7 +32,7 @@ def test_the_card_is_written_and_its_sentences_are_printed(dropclass, trained: P
         (["--pairs", "car"], "TRUE:TAKEN"),
         (["--pairs", "car:nothing"], "nothing"),
         (["--device", "gpu"], "cannot be used here"),
-        (["--limit", "0"], "0"),
+        (["--limit", "0"], "--limit"),
         (["--split", "nowhere"], "nowhere"),
     ],
 )

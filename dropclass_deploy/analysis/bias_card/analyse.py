@@ -60,6 +60,8 @@ def analyse(
     refuse_existing(output, overwrite=options.overwrite, marker=FIGURES)
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
+    # Before the minutes that the networks take.
+    named_pairs(options.pairs, dataset.classes)
     subjects = open_subjects(paths, dataset, weights=options.weights, device=device)
     indices = spread(len(dataset), options.limit)
     confusions, parts = all_parts(subjects, dataset, indices, options, reporter)
