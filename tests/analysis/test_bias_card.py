@@ -84,7 +84,7 @@ def test_the_networks_figures_are_those_of_an_evaluation(two: tuple[Path, list[P
 
 def test_every_part_speaks_of_the_same_images(two: tuple[Path, list[Path], Told]) -> None:
     card, runs, _ = two
-    content, run = figures_of(card), load_run(two[1][0])
+    content, run = figures_of(card), load_run(runs[0])
     expected = evaluate_network(run.network(), STREET, run.preprocess)
     baseline = [np.nan if value is None else value for value in content["co_location"]["baseline_iou"]]
     np.testing.assert_allclose(baseline, expected.iou, atol=1e-12)

@@ -16,6 +16,7 @@ from dropclass_deploy import __version__
 from dropclass_deploy.analysis.bias_card.options import AnalysisOptions, spread
 from dropclass_deploy.analysis.bias_card.page import SECTIONS, render
 from dropclass_deploy.analysis.bias_card.parts import all_parts
+from dropclass_deploy.analysis.grad_cam import named_pairs
 from dropclass_deploy.analysis.subject import Subject, open_subjects
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.files import atomic_folder, refuse_existing, write_bytes, write_json, write_text

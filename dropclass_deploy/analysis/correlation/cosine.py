@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from dropclass_deploy.analysis.subject import Subject
 
@@ -66,9 +67,8 @@ def correlation_of(subject: Subject) -> Correlation:
     classifier = subject.classifier
     if classifier is None:
         return Correlation(subject.name, None, subject.no_classifier or "no classifier was found")
-    if not classifier.linear:
+    module = subject.model.get_submodule(classifier.path)
+    if not classifier.linear or not isinstance(module, nn.Conv2d):
         reason = f"the head {classifier.path!r} is not one linear convolution: it has no weight vector a class"
         return Correlation(subject.name, None, reason)
-    weight = subject.model.get_submodule(classifier.path).weight
-    assert isinstance(weight, torch.Tensor)
-    return Correlation(subject.name, weight_cosines(weight), classifier=classifier.path)
+    return Correlation(subject.name, weight_cosines(module.weight), classifier=classifier.path)
