@@ -45,14 +45,16 @@ def prepared(source: Source, options: ExportOptions, name: str) -> Job:
         DataError: when the data cannot be opened, are empty, or have other classes or another value range than the model.
     """
     check_json(source.provenance)
-    check_bias_card(options.bias_card, source.network)
     source = _with_window(source, options)
     settled, size_note = _with_size(source, options)
+    card_note = check_bias_card(options.bias_card, source.network, settled.preprocess)
     dataset, data_note = _dataset(source, options)
     if dataset is not None:
         _check_dataset(dataset, source)
     imposed = settled.preprocess.size if size_note else None
-    return Job(settled, options, name, dataset, tuple(note for note in (size_note, data_note) if note), imposed)
+    return Job(
+        settled, options, name, dataset, tuple(note for note in (size_note, data_note, card_note) if note), imposed
+    )
 
 
 def check_json(provenance: Mapping[str, Any]) -> None:

@@ -151,6 +151,39 @@ def test_names_of_classes_and_runs_are_text(two: tuple[Path, list[Path], Told]) 
     assert page.count("&lt;img src=x") > 10
 
 
+def test_pairs_may_be_spelt_as_the_data_or_as_the_network_spells_them(one: Path, tmp_path: Path) -> None:
+    run, shouted = one.parent / "run", open_dataset(DATA, "val")
+    shouted.classes = STREET.classes.model_copy(update={"names": tuple(name.upper() for name in STREET.classes.names)})
+    for place, pair in enumerate([("CAR", "ROAD"), ("car", "road")]):
+        options = AnalysisOptions(limit=1, pairs=(pair,))
+        card = analyse([run], shouted, tmp_path / f"card{place}", options=options)
+        found = card["grad_cam"]["pairs"]
+        names = [card["classes"][found[0][key]]["name"] for key in ("truth", "confused")]
+        assert names == ["car", "road"]
+
+
+def test_a_pair_of_an_unknown_class_is_refused_before_the_networks_run(one: Path, tmp_path: Path) -> None:
+    told = Told()
+    with pytest.raises(UserError, match="'nothing'"):
+        analyse(
+            [one.parent / "run"],
+            STREET,
+            tmp_path / "card",
+            options=AnalysisOptions(pairs=(("car", "nothing"),)),
+            reporter=told,
+        )
+    assert told.notes == []
+
+
+def test_names_of_files_that_are_no_text_cost_nothing(
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = open_dataset(DATA, "val")
+    monkeypatch.setattr(strange, "key", lambda index: f"stra\udce4e{index}")
+    analyse([one.parent / "run"], strange, tmp_path / "card", options=AnalysisOptions(limit=2))
+    assert "stra\ufffde" in (tmp_path / "card" / "index.html").read_text(encoding="utf-8")
+
+
 def test_what_stands_at_the_output_stays(one: Path, tmp_path: Path) -> None:
     run = one.parent / "run"
     with pytest.raises(UserError, match="exists already"):

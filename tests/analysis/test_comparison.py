@@ -53,9 +53,10 @@ def test_two_classes_of_four_by_four_by_hand():
     assert (first["pixels"], second["pixels"], second["images"]) == (11, 4, 1)
     assert run["miou"]["delta"] == pytest.approx((10 / 12 - 11 / 14 + 3 / 5 - 1 / 4) / 2)
     assert run["rare_miou"]["delta"] == pytest.approx(3 / 5 - 1 / 4)
-    # One image can only be drawn again and again: an interval without width, and no verdict from it.
-    assert second["interval"] == [pytest.approx(0.35)] * 2
-    assert {row["verdict"] for row in run["classes"]} == {"cannot tell"}
+    # One image can only be drawn again and again: no interval, and no verdict.
+    assert second["interval"] is run["miou"]["interval"] is run["per_image"]["interval"] is None
+    assert {row["verdict"] for row in [*run["classes"], run["miou"], run["rare_miou"]]} == {"cannot tell"}
+    assert "one image has no interval" in section.content["sentences"][0]
     assert run["images"] == [
         {
             "key": "image0",
@@ -173,6 +174,31 @@ def test_rare_verdicts_of_many_classes_need_more_than_their_own_interval():
     assert called < alone / 2
 
 
+def test_a_mean_is_not_judged_where_no_class_is():
+    """Nine images that all agree: their own spread is nothing, and they are too few to say so."""
+    truths = [np.repeat([0, 1], 2000).reshape(40, 100)] * 9
+    worse = [np.where(np.arange(4000).reshape(40, 100) % 50 == 0, 1 - truth, truth) for truth in truths]
+    few = section_of(truths, [worse, truths], class_table(2, [1]), resamples=50)[0].content["runs"][0]
+    assert (few["miou"]["verdict"], few["miou"]["reason"]) == ("cannot tell", "fewer than 10 images")
+    truths, worse = truths + truths[:1], worse + worse[:1]
+    enough = section_of(truths, [worse, truths], class_table(2, [1]), resamples=50)[0].content["runs"][0]
+    assert (enough["miou"]["verdict"], enough["rare_miou"]["verdict"]) == ("better", "better")
+
+
+def test_the_rare_mean_is_not_judged_where_no_rare_class_is():
+    truth = np.zeros((40, 100), dtype=int)
+    truth[0, :9] = 1  # in ten images 90 pixels
+    worse = np.where(np.arange(4000).reshape(40, 100) % 7 == 0, 1 - truth, truth)
+    run = section_of([truth] * 10, [[worse] * 10, [truth] * 10], class_table(2, [1]), resamples=50)[0].content["runs"][
+        0
+    ]
+    assert run["miou"]["verdict"] == "better"
+    assert (run["rare_miou"]["verdict"], run["rare_miou"]["reason"]) == (
+        "cannot tell",
+        "none of its classes can be judged",
+    )
+
+
 def test_equal_runs_differ_in_nothing():
     truths, masks = noisy(12, 2, seed=0)
     section, _ = section_of(truths, [masks, masks], class_table(2), resamples=50)
@@ -188,6 +214,7 @@ def test_equal_runs_differ_in_nothing():
         "delta": None,
         "interval": None,
         "verdict": "cannot tell",
+        "reason": "none of its classes can be judged",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,22 @@ def test_the_network_is_the_deployed_one(tmp_path: Path) -> None:
     assert not plain.model.training
     assert not any(parameter.requires_grad for parameter in folded.model.parameters())
     assert not torch.allclose(plain.segment.logits(image), folded.segment.logits(image))
+
+
+def test_all_are_judged_on_the_rare_classes_of_the_first(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path / "first"), write_run(tmp_path / "second")]
+    content = json.loads((paths[1] / "model.json").read_text())
+    content["classes"]["rare"] = [0, 1]
+    (paths[1] / "model.json").write_text(json.dumps(content))
+    first, second = open_subjects(paths, STREET)
+    assert second.classes.rare == first.classes.rare != (0, 1)
+    assert open_subjects(paths[::-1], STREET)[1].classes.rare == (0, 1)
+
+
+def test_a_network_of_one_size_has_its_classifier(tmp_path: Path) -> None:
+    """It takes 32×48 only, the size that training probed it with."""
+    subject = open_subjects([write_run(tmp_path / "run", model="python:one_size:build")], STREET)[0]
+    assert subject.classifier is not None, subject.no_classifier
 
 
 def test_a_folded_head_has_a_classifier_too_or_a_reason(tmp_path: Path) -> None:

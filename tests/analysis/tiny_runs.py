@@ -36,13 +36,13 @@ def write_run(
 ) -> Path:
     """A small network for images of the street whose weights are random: what it says is noise, and repeatable."""
     folder.mkdir(parents=True)
-    options = {"width": width, "depth": 2} if model == "unet" else {"width": width}
+    options = {"unet": {"width": width, "depth": 2}, "lite0": {"width": width}}.get(model, {})
     text = RECIPE.format(data=DATA, model=model, options=options, method=method, seed=seed, head=head)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     recipe = load_recipe(folder / "recipe.yaml")
     torch.manual_seed(seed)
     network = build_model(model, len(CLASSES), **options)
-    save_network(folder, build_method(network, recipe.method, None))
+    save_network(folder, build_method(network, recipe.method, None, (32, 48)))
     facts = {"method": method, "seed": seed, "steps": 7, "recipe_sha256": recipe.digest()}
     content = {"name": model, "options": options, "num_classes": len(CLASSES), **facts}
     content |= {"class_pixels": [900, 800, 700, 600, 500, 400, 90, 80, 70, 60, 50, 40], "probe_size": [32, 48]}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_export_run import write_run
+from test_export_run import PREPROCESS, write_run
 from torch import nn
 
 from dropclass_deploy.core.errors import UserError
@@ -23,7 +23,10 @@ PAGE = "<!DOCTYPE html><title>card</title>"
 
 def card_of(folder: Path, *networks: nn.Module) -> Path:
     folder.mkdir(exist_ok=True)
-    runs = [{"name": f"run{place}", "network_sha256": network_digest(model)} for place, model in enumerate(networks)]
+    runs = [
+        {"name": f"run{place}", "network_sha256": network_digest(model), "preprocess_sha256": PREPROCESS.digest()}
+        for place, model in enumerate(networks)
+    ]
     (folder / "analysis.json").write_text(json.dumps({"runs": runs}))
     (folder / "index.html").write_text(PAGE)
     return folder
@@ -37,13 +40,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_artifact_carries_the_card_of_its_network(run: Path, tmp_path: Path) -> None:
     loaded = load_run(run)
     card = card_of(tmp_path / "card", nn.Conv2d(1, 1, 1), loaded.model)
-    options = ExportOptions(shape=(1, 64, 64), bias_card=card)
-    artifact = export_artifact(run, tmp_path / "artifact", options=options)
+    artifact = export_artifact(run, tmp_path / "artifact", options=ExportOptions(bias_card=card))
     page = artifact / "docs" / "bias_card.html"
     assert page.read_text() == PAGE
     assert read_manifest(artifact).files["docs/bias_card.html"] == sha256_of(page)
     assert (artifact / "docs" / "bias_card.json").read_bytes() == (card / "analysis.json").read_bytes()
-    assert "(bias_card.html)" in (artifact / "docs" / "README.md").read_text()
+    text = (artifact / "docs" / "README.md").read_text()
+    assert "(bias_card.html)" in text
+    assert "own preprocessing" not in text
+
+
+def test_a_card_of_the_same_network_seen_otherwise_is_told_of(run: Path, tmp_path: Path) -> None:
+    card = card_of(tmp_path / "card", load_run(run).model)
+    options = ExportOptions(shape=(1, 64, 64), bias_card=card)
+    artifact = export_artifact(run, tmp_path / "artifact", options=options)
+    assert (
+        "The bias card is of the network with its run's own preprocessing" in (artifact / "docs/README.md").read_text()
+    )
 
 
 def test_a_card_of_another_network_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:

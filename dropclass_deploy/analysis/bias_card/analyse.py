@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dropclass_deploy.analysis.bias_card.page import SECTIONS, render
 from dropclass_deploy.analysis.bias_card.parts import all_parts
 from dropclass_deploy.analysis.grad_cam import named_pairs
 from dropclass_deploy.analysis.subject import Subject, open_subjects
+from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import DataError
 from dropclass_deploy.core.files import atomic_folder, refuse_existing, write_bytes, write_json, write_text
 from dropclass_deploy.core.metrics import scores, to_json
@@ -61,9 +63,8 @@ def analyse(
     refuse_existing(output, overwrite=options.overwrite, marker=FIGURES)
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
-    # Before the minutes that the networks take.
-    named_pairs(options.pairs, dataset.classes)
     subjects = open_subjects(paths, dataset, weights=options.weights, device=device)
+    options = _with_known_pairs(options, dataset.classes, subjects[0].classes)
     indices = spread(len(dataset), options.limit)
     confusions, parts = all_parts(subjects, dataset, indices, options, reporter)
     found = {
@@ -71,8 +72,9 @@ def analyse(
         "command": _command(paths, dataset, options),
         **{name: parts[name].content for name in SECTIONS if name in parts},
     }
-    # What the page is made of is what a reader of the file gets.
-    card: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    # What the page is made of is what a reader of the file gets. Names of files need not be text.
+    text = json.dumps(found, allow_nan=False, ensure_ascii=False)
+    card: dict[str, Any] = json.loads(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
     pictures = {path: content for part in parts.values() for path, content in part.pictures.items()}
     with atomic_folder(output, overwrite=options.overwrite, marker=FIGURES) as folder:
         write_text(folder / PAGE, render(card, pictures))
@@ -80,6 +82,14 @@ def analyse(
             write_bytes(folder / path, content)
         write_json(folder / FIGURES, card)
     return card
+
+
+def _with_known_pairs(options: AnalysisOptions, given: ClassTable, known: ClassTable) -> AnalysisOptions:
+    """The pairs in the network's spelling, for those of the data's too; refused before the minutes that networks take."""
+    spelling = dict(zip(given.names, known.names, strict=True))
+    pairs = tuple((spelling.get(first, first), spelling.get(second, second)) for first, second in options.pairs)
+    named_pairs(pairs, known)
+    return replace(options, pairs=pairs)
 
 
 def _head(
@@ -126,6 +136,7 @@ def _run(subject: Subject, confusions: npt.NDArray[np.int64]) -> dict[str, Any]:
         "deploy_head": run.deploy_head,
         "weights": run.weights,
         "network_sha256": network_digest(subject.model),
+        "preprocess_sha256": run.preprocess.digest(),
         "seed": run.recipe.train.seed,
         "steps": run.recipe.train.steps,
         "miou": to_json(found.miou),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from dropclass_deploy.analysis.co_location import (
     plan_audit,
     strongest_links,
 )
-from dropclass_deploy.analysis.comparison import comparison_section
+from dropclass_deploy.analysis.co_location.audit import duration
+from dropclass_deploy.analysis.comparison import comparison_section, headline
 from dropclass_deploy.analysis.correlation import correlation_of, correlation_section
 from dropclass_deploy.analysis.failures import ErrorsByPlace, failures_section
 from dropclass_deploy.analysis.grad_cam import grad_cam_section
@@ -27,6 +29,7 @@ from dropclass_deploy.analysis.unravel import Options as Unravelling
 from dropclass_deploy.analysis.unravel import unravel_section
 from dropclass_deploy.core.progress import Reporter
 from dropclass_deploy.data.dataset import Dataset
+from dropclass_deploy.data.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,17 @@ def watched(subject: Subject, dataset: Dataset, indices: Sequence[int], plan: Au
     return Watched(confusions, audit.result(), calibration, places)
 
 
+def _outlook(subjects: Sequence[Subject], image: Pixels, plan: AuditPlan) -> str:
+    """How long the predictions will take: each network's second pass over one image, the first being a warm-up."""
+    seconds = 0.0
+    for subject in subjects:
+        subject.segment(image)
+        began = perf_counter()
+        subject.segment(image)
+        seconds += plan.evaluations * (perf_counter() - began)
+    return f"about {duration(seconds)}, as one image goes, and the rest of the card comes after it"
+
+
 def all_parts(
     subjects: Sequence[Subject],
     dataset: Dataset,
@@ -66,10 +80,13 @@ def all_parts(
     """Each network's confusion matrices by image, and what every part found, by its key in ``analysis.json``."""
     with reporter.phase("reading the images") as advance:
         plan = plan_audit(dataset, indices, options.fill, options.seed, advance)
-    reporter.note(plan.told(len(subjects)))
+    reporter.note(f"{plan.told(len(subjects))}; {_outlook(subjects, dataset.image(indices[0]), plan)}")
     passes = [watched(subject, dataset, indices, plan, reporter) for subject in subjects]
     confusions = [one.confusions for one in passes]
-    parts = {"comparison": comparison_section(subjects, dataset, indices, confusions, seed=options.seed)}
+    comparison = comparison_section(subjects, dataset, indices, confusions, seed=options.seed).content
+    calibration = calibration_section(subjects, [one.calibration for one in passes])
+    sentences = headline({"comparison": comparison, "calibration": calibration.content})
+    parts = {"comparison": Section({**comparison, "sentences": sentences}), "calibration": calibration}
     audits = [one.audit for one in passes]
     with reporter.phase("explaining"):
         links = strongest_links(subjects, dataset, plan, audits)
@@ -77,7 +94,6 @@ def all_parts(
         parts["correlation"] = correlation_section(
             [correlation_of(subject) for subject in subjects], subjects[0].classes, subjects[0].class_pixels
         )
-        parts["calibration"] = calibration_section(subjects, [one.calibration for one in passes])
         places = [one.places for one in passes]
         parts["failures"] = failures_section(subjects, dataset, indices, confusions, places)
     with reporter.phase("mapping confused classes") as advance:

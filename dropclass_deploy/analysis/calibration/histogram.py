@@ -79,6 +79,23 @@ class Reliability:
             counted = np.bincount(cells, weights=weights, minlength=total.size).reshape(total.shape)
             total += counted.astype(total.dtype)
 
+    def add_planes(self, probabilities: Tensor, usable: Tensor, truth: npt.NDArray[np.uint8]) -> None:
+        """Count the probability of every class at every pixel, where the probabilities are.
+
+        Args:
+            probabilities: float32 (C, H, W).
+            usable: bool (H, W), the pixels that count.
+            truth: ids of those, (P,).
+        """
+        bins = self.pixels.shape[1]
+        chosen, ids = usable.to(probabilities.device), torch.from_numpy(truth).to(probabilities.device)
+        for index, plane in enumerate(probabilities):  # a class at a time: C · H · W float64 would be large
+            values = plane[chosen]
+            places = (values * bins).ceil_().sub_(1).clamp_(0, bins - 1).to(torch.int32)
+            self.pixels[index] += places.bincount(minlength=bins).cpu().numpy()
+            self.right[index] += places[ids == index].bincount(minlength=bins).cpu().numpy()
+            self.confidence[index] += places.bincount(values.double(), minlength=bins).cpu().numpy()
+
 
 class Calibration:
     """An observer of one network's pass over a split.
@@ -106,8 +123,7 @@ class Calibration:
         truth, mask = seen.truth[usable], seen.mask[usable]
         self.top.add(mask.astype(np.int64), confidence[usable], mask == truth)
         if self.classwise is not None:
-            for index, plane in enumerate(probabilities):  # a class at a time: C · H · W float64 would be large
-                self.classwise.add(np.full(truth.shape, index), _numpy(plane)[usable], truth == index)
+            self.classwise.add_planes(probabilities, torch.from_numpy(usable), truth)
 
 
 def _numpy(plane: Tensor) -> npt.NDArray[np.float32]:

@@ -95,18 +95,22 @@ def co_location_section(
 
 def _run(run: _Audited, vulnerable: Sequence[int], picture: str) -> dict[str, Any]:
     half = list(vulnerable)
-    baseline = run.influence.baseline_iou
+    # Means on I and on I* are of the same classes: of those that have a figure on both.
+    compared = ~np.isnan(run.star) & ~np.isnan(run.influence.baseline_iou)
+    baseline = np.where(compared, run.influence.baseline_iou, np.nan)
+    star = np.where(compared, run.star, np.nan)
     return {
         "name": run.result.name,
         **_matrices(run),
         "star_iou": _listed(run.star),
         "star_drop": _listed(run.star_drop),
         "miou": to_json(mean_of(baseline)),
-        "miou_on_star": to_json(mean_of(run.star)),
+        "miou_on_star": to_json(mean_of(star)),
         "miou_drop": to_json(mean_of(run.star_drop)),
         "vulnerable_miou": to_json(mean_of(baseline[half])),
-        "miou_star": to_json(mean_of(run.star[half])),
+        "miou_star": to_json(mean_of(star[half])),
         "vulnerable_drop": to_json(mean_of(run.star_drop[half])),
+        "compared": int(compared.sum()),
         "evaluations": run.result.evaluations,
         "seconds": run.result.seconds,
         "picture": picture,

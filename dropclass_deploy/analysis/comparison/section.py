@@ -88,7 +88,7 @@ def _differences(
             "baseline": to_json(float(before[index])),
             "candidate": to_json(float(after[index])),
             "delta": to_json(float(after[index] - before[index])),
-            "interval": _interval_json(interval(draws.classes[:, index])),
+            "interval": _interval_json(draws.classes[:, index], int(np.count_nonzero(counts.truth[:, index]))),
             "images": int(np.count_nonzero(counts.truth[:, index])),
             "pixels": int(counts.truth[:, index].sum()),
         }
@@ -96,9 +96,10 @@ def _differences(
     ]
     _judge(rows, draws)
     judged = [row for row in rows if row["chance"] is not None]
+    images = len(keys)
     return {
-        "miou": _mean(before, after, draws.miou),
-        "rare_miou": _mean(before[rare], after[rare], draws.rare_miou),
+        "miou": _mean(before, after, draws.miou, images, judged),
+        "rare_miou": _mean(before[rare], after[rare], draws.rare_miou, images, [row for row in judged if row["rare"]]),
         "classes": rows,
         "judged": len(judged),
         "alone": sum(row["alone"] for row in judged),
@@ -107,15 +108,30 @@ def _differences(
     }
 
 
-def _mean(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]) -> Any:
-    """A mean over classes: one question asked once, so its own interval decides."""
-    delta, ends = float(mean_difference(after - before)), interval(draws)
+def _open_question(images: int, judged: Sequence[Any]) -> str:
+    """Why a mean over classes is not judged; "" when it is."""
+    if not verdicts.enough_images(images):
+        return verdicts.TOO_FEW_IMAGES
+    return "" if judged else verdicts.NO_CLASS_JUDGED
+
+
+def _mean(
+    before: npt.NDArray[np.float64],
+    after: npt.NDArray[np.float64],
+    draws: npt.NDArray[np.float64],
+    images: int,
+    judged: Sequence[Any],
+) -> Any:
+    """A mean over classes: one question asked once, so its own interval decides, unless there is a reason not to judge."""
+    delta, ends, reason = float(mean_difference(after - before)), interval(draws), _open_question(images, judged)
+    verdict = verdicts.verdict_of(delta, ends, certain=not reason)
     return {
         "baseline": to_json(mean_of(before)),
         "candidate": to_json(mean_of(after)),
         "delta": to_json(delta),
-        "interval": _interval_json(ends),
-        "verdict": verdicts.verdict_of(delta, ends, certain=True),
+        "interval": _interval_json(draws, images),
+        "verdict": verdict,
+        "reason": reason or (verdicts.ACROSS_ZERO if verdict == verdicts.CANNOT_TELL else ""),
     }
 
 
@@ -153,7 +169,7 @@ def _images(baseline: Confusions, candidate: Confusions, draws: Draws, keys: Seq
     return {
         "per_image": {
             "mean_delta": to_json(mean_of(deltas)),
-            "interval": _interval_json(interval(draws.image_mean)),
+            "interval": _interval_json(draws.image_mean, int(np.count_nonzero(~np.isnan(deltas)))),
             "better": int(np.count_nonzero(deltas > 0)),
             "worse": int(np.count_nonzero(deltas < 0)),
             "equal": int(np.count_nonzero(deltas == 0)),
@@ -170,5 +186,7 @@ def _images(baseline: Confusions, candidate: Confusions, draws: Draws, keys: Seq
     }
 
 
-def _interval_json(ends: tuple[float, float]) -> list[float] | None:
-    return None if np.isnan(ends).any() else list(ends)
+def _interval_json(draws: npt.NDArray[np.float64], images: int) -> list[float] | None:
+    """None where nothing varies between draws: of one image all draws are the same."""
+    ends = interval(draws)
+    return None if images < 2 or np.isnan(ends).any() else list(ends)

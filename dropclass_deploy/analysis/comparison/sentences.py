@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dropclass_deploy.analysis.comparison.verdicts import ABSENT, BETTER, CANNOT_TELL, TOO_FEW, WORSE
+from dropclass_deploy.analysis.comparison.verdicts import ABSENT, ACROSS_ZERO, BETTER, CANNOT_TELL, TOO_FEW, WORSE
 from dropclass_deploy.analysis.report.formats import count, percent, points
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.metrics import Confusion, scores
@@ -93,10 +93,15 @@ def _mean(what: str, figures: Mapping[str, Any]) -> str:
     if figures["delta"] is None:
         return f"{what} –"
     text = f"{what} {percent(figures['candidate'])} % against {percent(figures['baseline'])} %, {_span(figures)}"
-    return text if figures["verdict"] != CANNOT_TELL else f"{text}; the data cannot tell which is better"
+    if figures["verdict"] != CANNOT_TELL:
+        return text
+    why = "" if figures["reason"] == ACROSS_ZERO else f" ({figures['reason']})"
+    return f"{text}; the data cannot tell which is better{why}"
 
 
 def _span(figures: Mapping[str, Any]) -> str:
+    if figures["interval"] is None:
+        return f"{points(figures['delta'])} points (one image has no interval)"
     low, high = figures["interval"]
     return f"{points(figures['delta'])} points (95 % interval {points(low)} to {points(high)})"
 

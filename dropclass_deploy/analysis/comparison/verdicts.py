@@ -20,13 +20,20 @@ LEVEL = 0.05
 
 ABSENT = "no pixel in the truth"
 TOO_FEW = f"fewer than {MIN_IMAGES} images or {MIN_PIXELS:,} pixels"
+TOO_FEW_IMAGES = f"fewer than {MIN_IMAGES} images"
+NO_CLASS_JUDGED = "none of its classes can be judged"
 ACROSS_ZERO = "the interval reaches across zero"
 BY_CHANCE = "stands out alone, but not among so many classes"
 
 
 def enough(images: int, pixels: int) -> bool:
     """Whether a class may be judged."""
-    return images >= MIN_IMAGES and pixels >= MIN_PIXELS
+    return enough_images(images) and pixels >= MIN_PIXELS
+
+
+def enough_images(images: int) -> bool:
+    """Whether anything may be judged on so many: drawn again, a few images show less spread than there is."""
+    return images >= MIN_IMAGES
 
 
 def holm(chances: Sequence[float]) -> list[bool]:

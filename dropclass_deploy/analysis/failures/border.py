@@ -19,7 +19,7 @@ def border_pixels(labels: Integers, ignore_index: int) -> Bools:
     return border
 
 
-def squared_distance(targets: Bools, limit: int) -> npt.NDArray[np.int64]:
+def squared_distance(targets: Bools, limit: int) -> npt.NDArray[np.int32]:
     """Exact squared Euclidean distance to the nearest target pixel, between pixel centres.
 
     First along the columns, then the smallest sum over the columns within reach: only that far, so it costs 2 · ``limit``
@@ -30,14 +30,14 @@ def squared_distance(targets: Bools, limit: int) -> npt.NDArray[np.int64]:
         limit: pixels; what lies further away is not told apart.
 
     Returns:
-        int64 (H, W); (limit + 1)² where no target lies within ``limit``.
+        int32 (H, W); (limit + 1)² where no target lies within ``limit``.
     """
     height, width = targets.shape
-    rows = np.arange(height)[:, None]
+    rows = np.arange(height, dtype=np.int32)[:, None]
     far = height + limit + 1
     above = np.maximum.accumulate(np.where(targets, rows, -far), axis=0)
     below = np.minimum.accumulate(np.where(targets, rows, height + far)[::-1], axis=0)[::-1]
-    vertical = np.minimum(np.minimum(rows - above, below - rows), limit + 1).astype(np.int64) ** 2
+    vertical = np.minimum(np.minimum(rows - above, below - rows), limit + 1).astype(np.int32) ** 2
     nearest = vertical.copy()
     for step in range(1, min(limit, width - 1) + 1):
         np.minimum(nearest[:, step:], vertical[:, :-step] + step * step, out=nearest[:, step:])

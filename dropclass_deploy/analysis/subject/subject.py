@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.core.errors import ModelError, RunError
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.training import LoadedRun, TorchSegmenter, load_run
 from dropclass_deploy.training.dropclass import Classifier, find_classifier
+from dropclass_deploy.training.dropclass.probe_run import noise_images
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Subject:
     Attributes:
         name: how figures and pictures call it; unique among those compared.
         segment: the deployed network as image → logits and mask; in eval mode, frozen.
-        classes: with the rare classes of the training pixels.
+        classes: with the rare classes of the first run's training pixels, so that all are judged on the same ones.
         run: where it comes from.
         classifier: of the network; None when none can be found.
         no_classifier: why, in one sentence; "" with a classifier.
@@ -73,22 +74,36 @@ def open_subjects(
         run.preprocess.check_value_range(dataset.value_range, f"the run {run.path}", dataset.spec)
     names = _names([path.resolve() for path in paths])
     target = device or torch.device("cpu")
-    return tuple(_subject(name, run, target) for name, run in zip(names, runs, strict=True))
+    rare = runs[0].classes.rare
+    return tuple(_subject(name, run, rare, target) for name, run in zip(names, runs, strict=True))
 
 
-def _subject(name: str, run: LoadedRun, device: torch.device) -> Subject:
+def _subject(name: str, run: LoadedRun, rare: tuple[int, ...], device: torch.device) -> Subject:
     model = run.network().to(device).eval()
     classifier, reason = _classifier_of(model, run)
-    return Subject(name, TorchSegmenter(model, run.preprocess, device), run.classes, run, classifier, reason)
+    classes = run.classes.model_copy(update={"rare": rare})
+    return Subject(name, TorchSegmenter(model, run.preprocess, device), classes, run, classifier, reason)
 
 
 def _classifier_of(model: nn.Module, run: LoadedRun) -> tuple[Classifier | None, str]:
     # A name given in the recipe is of the plain network as it was built; the folded head and the extra block change paths.
     own = run.deploy_head == "plain" and run.recipe.method.name != "ce+block"
-    try:
-        return find_classifier(model, run.model_json.get("classifier") if own else None), ""
-    except ModelError as error:
-        return None, str(error).splitlines()[0]
+    path = run.model_json.get("classifier") if own else None
+    reason = ""
+    for example in (None, *_examples(model, run)):
+        try:
+            return find_classifier(model, path, example), ""
+        except ModelError as error:
+            reason = reason or str(error).splitlines()[0]
+    return None, reason
+
+
+def _examples(model: nn.Module, run: LoadedRun) -> Iterator[Tensor]:
+    """Inputs for a network that takes one size only: the one it was probed with in training, the one it is used with."""
+    for size in (run.model_json.get("probe_size"), run.preprocess.seen_size):
+        if size is not None:
+            height, width = size
+            yield noise_images(model, (int(height), int(width)))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
