@@ -102,6 +102,26 @@ def subject_of(model: nn.Module, classes: ClassTable, name: str = "ce", preproce
     return Subject(name, TorchSegmenter(model, preprocess), classes, run, classifier, reason)  # type: ignore[arg-type]
 
 
+class Exhausted(Small):
+    """Runs out of memory after so many passes."""
+
+    left = 1000
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+        return super().forward(images)
+
+
+def exhausted(classes: ClassTable, passes: int, name: str = "ce") -> Subject:
+    """A subject whose network runs out of memory; finding its classifier does not count."""
+    model = Exhausted(len(classes), seed=1)
+    subject = subject_of(model, classes, name)
+    model.left = passes
+    return subject
+
+
 def random_pictures(sizes: Sequence[tuple[int, int]], classes: int = 3, seed: int = 0, rare=(2,)) -> Pictures:
     generator = np.random.default_rng(seed)
     images = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]

@@ -13,6 +13,7 @@ from attribution_cases import (
     Small,
     TwoHeads,
     confusions_of,
+    exhausted,
     random_pictures,
     rendered,
     subject_of,
@@ -114,6 +115,27 @@ def test_a_run_without_a_classifier_says_so_and_the_other_has_its_maps() -> None
     assert "no maps" in rendered("grad_cam", section.content, data, section.pictures, ["ce", "odd"])
     named = grad_cam_section(runs, data, [0], confusions_of(runs, data), layer="body")
     assert [run["problem"] for run in named.content["runs"]] == [None, None]
+
+
+@pytest.mark.parametrize("passes", [3, 5])
+def test_a_network_that_breaks_down_costs_its_own_figures_only(passes: int) -> None:
+    data = random_pictures([(20, 30), (33, 18), (16, 16)])
+    runs = [
+        subject_of(Small(3), data.classes, "ce"),
+        exhausted(data.classes, passes, "large"),  # three of them for the confusions
+    ]
+    section = grad_cam_section(runs, data, [0, 1, 2], confusions_of(runs, data), shown=3)
+    known, broken = section.content["runs"]
+    assert known["problem"] is None
+    assert broken["problem"] == "CUDA out of memory."
+    for pair in section.content["pairs"]:
+        assert pair["runs"][0]["truth_map"]["on_truth"] is not None
+        assert pair["runs"][1]["truth_map"] == {"on_truth": None, "on_confused": None}
+    for one in section.content["maps"]:
+        assert one["runs"][0]["truth_map"]["picture"] is not None
+        assert one["runs"][1]["truth_map"] == {"on_truth": None, "on_confused": None, "picture": None}
+    page = rendered("grad_cam", json.loads(json.dumps(section.content)), data, section.pictures, ["ce", "large"])
+    assert "large: no maps. CUDA out of memory.<" in page
 
 
 @pytest.mark.parametrize("value", [255, 0])

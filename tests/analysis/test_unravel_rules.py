@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dropclass_deploy.analysis.unravel.fixations import fixations, walk_back
 from dropclass_deploy.analysis.unravel.points import Points, merged
 from dropclass_deploy.analysis.unravel.rules import KEEPS, POINTWISE
+from dropclass_deploy.analysis.unravel.rules.shapes import element_of
 from dropclass_deploy.analysis.unravel.tape import Tape, record
 from dropclass_deploy.core.errors import ModelError
 
@@ -260,6 +261,15 @@ def test_a_gate_is_not_followed_but_its_sign_is() -> None:
     assert only(lambda x: x.flip(3).sigmoid() * x, image, (0, 0, 0, 0)) == (0, 0, 0, 0)
     assert back(lambda x: x * -x.mean(dim=(2, 3), keepdim=True), image, (0, 0, 1, 1)) == [((0, 0, 1, 1), -1)]
     assert back(lambda x: x / torch.tensor(-2.0), image, (0, 0, 1, 1)) == [((0, 0, 1, 1), -1)]
+
+
+def test_a_constant_is_looked_up_where_the_points_are() -> None:
+    # PyTorch lets a number on the CPU multiply a tensor of another device. What has no values must be where the index is.
+    index = torch.zeros(3, dtype=torch.int64, device="meta")
+    for constant in (torch.tensor(-2.0), torch.ones(4, 1)):
+        assert element_of(constant, index, (4, 5)).device == index.device
+    found = element_of(torch.tensor([[3.0], [4.0]]), torch.tensor([0, 2, 3]), (2, 2))
+    assert found.tolist() == [3, 4, 4]
 
 
 def test_a_linear_layer_goes_to_the_strongest_product() -> None:

@@ -14,6 +14,7 @@ from attribution_cases import (
     ReadsColours,
     Small,
     confusions_of,
+    exhausted,
     random_pictures,
     rendered,
     subject_of,
@@ -208,6 +209,50 @@ def test_two_runs_and_one_that_cannot_be_followed() -> None:
             assert picture.width <= 640
     page = rendered("unravel", content, data, section.pictures, [run.name for run in runs])
     assert "attention: not unravelled" in page
+
+
+# The sweep takes two passes; then each object takes five: prediction, way back, blanking, and two at random.
+@pytest.mark.parametrize("passes", [2, 3, 4, 5, 7, 8])
+def test_a_network_that_breaks_down_costs_its_own_figures_only(passes: int) -> None:
+    data = random_pictures([(20, 30), (33, 18)], rare=(0, 1, 2))
+    runs = [
+        subject_of(Small(3, seed=1), data.classes, "ce"),
+        exhausted(data.classes, passes, "large"),
+    ]
+    options = Options(objects=3, per_class=1, min_pixels=5, min_recall=0.1, patch=5, patches=2, draws=2)
+    section = unravel_section(runs, data, [0, 1], confusions_of(runs, data), options)
+    known, broken = section.content["runs"]
+    assert known["problem"] is None
+    assert known["fall"] is not None
+    assert broken["problem"] == "CUDA out of memory."
+    for one in section.content["objects"]:
+        assert one["runs"][0]["picture"] is not None
+        own = one["runs"][1]
+        assert (own["picture"], own["in_object"], own["followed"], own["random_falls"]) == (None, None, 0, [])
+    page = rendered("unravel", json.loads(json.dumps(section.content)), data, section.pictures, ["ce", "large"])
+    assert "large: not unravelled. CUDA out of memory.<" in page
+
+
+def test_a_fault_of_the_code_is_not_taken_for_the_networks(monkeypatch) -> None:
+    def broken(*_, **__):
+        raise KeyError("kernel_size")
+
+    monkeypatch.setattr("dropclass_deploy.analysis.unravel.section.fixations_on_image", broken)
+    data = street()
+    subject = subject_of(ReadsColours(), data.classes)
+    with pytest.raises(KeyError):
+        unravel_section([subject], data, [0, 1], confusions_of([subject], data), Options(min_pixels=4))
+
+
+def test_a_baseline_that_breaks_down_leaves_no_objects_and_says_why() -> None:
+    data = random_pictures([(20, 30)], rare=(0, 1, 2))
+    subject = exhausted(data.classes, 1)
+    section = unravel_section([subject], data, [0], confusions_of([subject], data))
+    assert section.content["objects"] == []
+    assert section.content["runs"][0]["problem"] == "CUDA out of memory."
+    page = rendered("unravel", section.content, data, section.pictures, ["ce"])
+    assert "finds no object" not in page
+    assert "ce: not unravelled. CUDA out of memory.<" in page
 
 
 @pytest.mark.parametrize("value", [0, 255])

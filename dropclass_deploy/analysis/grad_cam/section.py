@@ -31,7 +31,7 @@ from dropclass_deploy.analysis.grad_cam.maps import Maps, has_closed_form, maps_
 from dropclass_deploy.analysis.grad_cam.pairs import Pair, confused_pairs, confusion_rates, images_of, named_pairs
 from dropclass_deploy.analysis.panels import heated, outlined, photo_png, shrunk
 from dropclass_deploy.analysis.subject import Section, Subject
-from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.core.errors import ModelError, first_line
 from dropclass_deploy.core.metrics import mean_of, to_json
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.dataset import Dataset
@@ -92,9 +92,13 @@ def grad_cam_section(
     places = [images_of(pair, baseline, measured) for pair in chosen]
     work = _Work(subjects, dataset, layer, sum(map(len, places)), advance)
     rates = [confusion_rates(counts) for counts in confusions]
+    seen = [
+        [work.measure(pair, indices[place], number if rank < shown else None) for rank, place in enumerate(own)]
+        for number, (pair, own) in enumerate(zip(chosen, places, strict=True))
+    ]
+    work.leave_out([run for looks in seen for look in looks for run in look["runs"]])
     entries, maps = [], []
-    for number, (pair, own) in enumerate(zip(chosen, places, strict=True)):
-        looks = [work.measure(pair, indices[place], number if rank < shown else None) for rank, place in enumerate(own)]
+    for number, (pair, own, looks) in enumerate(zip(chosen, places, seen, strict=True)):
         entries.append(_pair_entry(pair, looks, [run.name for run in subjects], rates))
         for look, place in zip(looks[:shown], own, strict=False):
             pixels = int(baseline[place, pair.truth, pair.confused])
@@ -150,6 +154,13 @@ class _Work:
             self.advance(self.done, self.total)
         return figures
 
+    def leave_out(self, runs: Sequence[dict[str, Any]]) -> None:
+        """Nothing of a run with a problem, also of the images that it came to before."""
+        for run in (run for run in runs if run["name"] in self.problems):
+            for name in _MAPS:
+                self.pictures.pop(run[name].get("picture"), None)
+                run[name] = dict.fromkeys(run[name])
+
     def _look(self, pair: Pair, index: int) -> _Look:
         truth = self.dataset.mask(index)
         regions = (truth == pair.truth, truth == pair.confused)
@@ -163,7 +174,10 @@ class _Work:
             return maps_on_image(subject, image, (pair.truth, pair.confused), self.layer)
         except ModelError as error:
             self.problems[subject.name] = str(error)
-            return None
+        except (RuntimeError, MemoryError) as error:
+            # Whatever the network dies of, the other runs go on without it.
+            self.problems[subject.name] = first_line(error)
+        return None
 
     def _draw(self, stem: str, maps: Maps | None, look: _Look, entry: dict[str, Any]) -> None:
         for place, name in enumerate(_MAPS):
