@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -91,14 +92,20 @@ class TwoHeads(nn.Module):
         return self.first(features) + self.second(features)
 
 
-def subject_of(model: nn.Module, classes: ClassTable, name: str = "ce", preprocess: Preprocess = PLAIN) -> Subject:
-    """A subject without a run folder: nothing here reads that."""
+def subject_of(
+    model: nn.Module,
+    classes: ClassTable,
+    name: str = "ce",
+    preprocess: Preprocess = PLAIN,
+    class_pixels: Sequence[int] | None = None,
+) -> Subject:
+    """A subject without a run folder: of that, only the training pixels are read here."""
     model = model.eval()
     try:
         classifier, reason = find_classifier(model), ""
     except ModelError as error:
         classifier, reason = None, str(error).splitlines()[0]
-    run = None
+    run = SimpleNamespace(model_json={"class_pixels": class_pixels})
     return Subject(name, TorchSegmenter(model, preprocess), classes, run, classifier, reason)  # type: ignore[arg-type]
 
 

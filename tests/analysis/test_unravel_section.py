@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from dropclass_deploy.analysis.unravel.blanking import (
     patch_size,
     random_patches,
 )
+from dropclass_deploy.training import TorchSegmenter
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.8])
@@ -87,6 +89,112 @@ def test_each_class_comes_before_any_second_object() -> None:
     counts = confusions_of([subject], data)[0]
     objects = find_objects(subject, data, [0, 1], counts, limit=3, per_class=2, min_pixels=1, min_recall=0.5)
     assert [(one.class_id, one.index) for one in objects] == [(0, 0), (1, 0), (0, 1)]
+
+
+class Red(ReadsColours):
+    """Three classes: 0 where red is below a half, else 1 where green is, else 2; as the truth of ``stripes`` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+        self.head = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.body[0].weight.copy_(torch.tensor([[-1.0, 0, 0], [1, -1, 0], [1, 1, 0]])[..., None, None])
+            self.body[0].bias.copy_(torch.tensor([0.5, -0.5, -1.2]))
+            self.head.weight.copy_(torch.eye(3)[..., None, None])
+            self.head.bias.zero_()
+
+    def forward(self, images):
+        self.asked += 1
+        return super().forward(images)
+
+
+def stripes(count: int, rare=(0, 1, 2)) -> Pictures:
+    """8×8 images: five rows of class 0, two of class 1, one of class 2, all as the network ``Red`` sees them."""
+    truth = np.repeat(np.array([0, 0, 0, 0, 0, 1, 1, 2], dtype=np.uint8), 8).reshape(8, 8)
+    image = np.stack([255 * (truth > 0), 255 * (truth > 1), 0 * truth], axis=-1).astype(np.uint8)
+    return Pictures([image] * count, [truth] * count, ["most", "some", "few"], rare)
+
+
+@pytest.mark.parametrize(
+    ("rare", "counted", "expected"),
+    [
+        ((0, 1, 2), None, [2, 1]),
+        ((), None, [2, 1]),
+        ((0, 1), None, [1, 0]),
+        ((0, 1, 2), [5, 7, 9], [0, 1]),  # the training pixels decide where they are known
+        ((0, 1, 2), [5, 5, 1], [2, 0]),
+    ],
+)
+def test_the_rarest_classes_come_first(rare, counted, expected) -> None:
+    data = stripes(2, rare)
+    subject = subject_of(Red(), data.classes, class_pixels=counted)
+    counts = confusions_of([subject], data)[0]
+    assert (counts == np.diag([40, 16, 8])).all()
+    objects = find_objects(subject, data, [0, 1], counts, limit=2, per_class=2, min_pixels=1, min_recall=0.5)
+    assert [one.class_id for one in objects] == expected
+
+
+def test_no_image_is_predicted_once_there_are_enough_objects() -> None:
+    data = stripes(12)
+    subject = subject_of(Red(), data.classes)
+    counts = confusions_of([subject], data)[0]
+    # Each class has most pixels in images of its own, so that none is predicted for two.
+    for class_id in range(3):
+        counts[4 * class_id : 4 * class_id + 4, class_id, class_id] += 100
+
+    def asked(limit: int, per_class: int) -> list[tuple[int, int]]:
+        subject.model.asked = 0
+        objects = find_objects(
+            subject, data, range(12), counts, limit=limit, per_class=per_class, min_pixels=1, min_recall=0.5
+        )
+        assert subject.model.asked == len(objects)
+        return [(one.class_id, one.index) for one in objects]
+
+    assert asked(1, 2) == [(2, 8)]
+    assert asked(4, 2) == [(2, 8), (1, 4), (0, 0), (2, 9)]
+    assert asked(99, 1) == [(2, 8), (1, 4), (0, 0)]
+    assert asked(0, 2) == []
+
+
+def test_few_masks_are_kept(monkeypatch) -> None:
+    """Nothing is found in any image: of all those predicted, only some are held at once."""
+    data = stripes(12)
+    subject = subject_of(Red(), data.classes)
+    counts = confusions_of([subject], data)[0]
+    masks: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+
+    class Mask(np.ndarray):
+        """An array that can be counted."""
+
+        __hash__ = object.__hash__
+
+    def segment(image):
+        nonlocal most
+        mask = np.full(image.shape[:2], 3, dtype=np.uint8).view(Mask)
+        masks.add(mask)
+        most = max(most, len(masks))
+        return mask
+
+    monkeypatch.setattr("dropclass_deploy.analysis.unravel.objects.MASKS_KEPT", 2)
+    monkeypatch.setattr(TorchSegmenter, "__call__", lambda _, image: segment(image))
+    assert not find_objects(subject, data, range(12), counts, limit=9, per_class=6, min_pixels=1, min_recall=0.5)
+    assert most <= 3
+
+
+def test_the_page_says_whom_the_choice_of_objects_flatters() -> None:
+    data = street()
+    options = Options(min_pixels=4, min_recall=0.7, patch=2, patches=3, draws=2)
+    for names in (["ce"], ["ce", "dropclass"]):
+        runs = [subject_of(ReadsColours(), data.classes, name) for name in names]
+        content = unravel_section(runs, data, [0, 1], confusions_of(runs, data), options)
+        assert (content.content["min_recall"], content.content["min_pixels"]) == (0.7, 4)
+        page = rendered("unravel", json.loads(json.dumps(content.content)), data, content.pictures, names)
+        assert "at least 70.0 % of their pixels" in page
+        assert "makes ce look better than it is" in page
+        assert ("runs without a say in the choice" in page) == (len(names) > 1)
 
 
 def test_fixated_patches_are_the_heaviest_and_do_not_overlap() -> None:

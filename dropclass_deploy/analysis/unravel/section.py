@@ -2,7 +2,9 @@
 
 ``content``, the value of ``unravel`` in ``analysis.json``::
 
-    {"max_points": int, "patch": pixels, "draws": int, "seed": int, "compared": int,    # objects that every run has
+    {"max_points": int, "patch": pixels, "draws": int, "seed": int,
+     "min_pixels": int, "min_recall": share,    # of an object, and what of it the first run must find: that flatters it
+     "compared": int,                           # objects that every run has
      "runs": [{"name": str, "problem": str | None, "arrived": share, "in_object": share, "in_class": share, "area": share,
                "iou": iou, "fall": iou, "fall_outside": iou,
                "random_fall": iou, "random_spread": iou, "random_fall_outside": iou}],  # means over those objects
@@ -113,7 +115,8 @@ def unravel_section(
         entries.append(entry)
     _leave_out(problems, entries, pictures)
     summary = run_summaries([one.name for one in subjects], entries, problems)
-    chosen = {"max_points": options.max_points, "patch": options.patch, "draws": options.draws, "seed": options.seed}
+    told = ("max_points", "patch", "draws", "seed", "min_pixels", "min_recall")
+    chosen = {name: getattr(options, name) for name in told}
     return Section({**chosen, **summary, "objects": entries}, pictures)
 
 
