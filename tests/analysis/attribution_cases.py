@@ -136,6 +136,17 @@ def random_pictures(sizes: Sequence[tuple[int, int]], classes: int = 3, seed: in
     return Pictures(images, masks, [f"class {one}" for one in range(classes)], rare)
 
 
+def street() -> Pictures:
+    """12×12; class 1 is what is red. A large object that is found, a small one that is too, one that is not red."""
+    red = np.zeros((12, 12), dtype=np.uint8)
+    red[1:5, 1:5] = red[8:10, 8:10] = 255
+    truth = np.zeros((12, 12), dtype=np.uint8)
+    truth[1:5, 1:6] = truth[8:10, 8:10] = truth[7:12, 0:5] = 1
+    image = np.stack([red, np.zeros_like(red), np.zeros_like(red)], axis=-1)
+    other = np.zeros((9, 14), dtype=np.uint8)
+    return Pictures([np.zeros((9, 14, 3), np.uint8), image], [other, truth], ["other", "red"], rare=(1,))
+
+
 def confusions_of(subjects: Sequence[Subject], data: Dataset) -> list[np.ndarray]:
     return [sweep(one, data, range(len(data))) for one in subjects]
 
