@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -91,15 +92,41 @@ class TwoHeads(nn.Module):
         return self.first(features) + self.second(features)
 
 
-def subject_of(model: nn.Module, classes: ClassTable, name: str = "ce", preprocess: Preprocess = PLAIN) -> Subject:
-    """A subject without a run folder: nothing here reads that."""
+def subject_of(
+    model: nn.Module,
+    classes: ClassTable,
+    name: str = "ce",
+    preprocess: Preprocess = PLAIN,
+    class_pixels: Sequence[int] | None = None,
+) -> Subject:
+    """A subject without a run folder: of that, only the training pixels are read here."""
     model = model.eval()
     try:
         classifier, reason = find_classifier(model), ""
     except ModelError as error:
         classifier, reason = None, str(error).splitlines()[0]
-    run = None
+    run = SimpleNamespace(model_json={"class_pixels": class_pixels})
     return Subject(name, TorchSegmenter(model, preprocess), classes, run, classifier, reason)  # type: ignore[arg-type]
+
+
+class Exhausted(Small):
+    """Runs out of memory after so many passes."""
+
+    left = 1000
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+        return super().forward(images)
+
+
+def exhausted(classes: ClassTable, passes: int, name: str = "ce") -> Subject:
+    """A subject whose network runs out of memory; finding its classifier does not count."""
+    model = Exhausted(len(classes), seed=1)
+    subject = subject_of(model, classes, name)
+    model.left = passes
+    return subject
 
 
 def random_pictures(sizes: Sequence[tuple[int, int]], classes: int = 3, seed: int = 0, rare=(2,)) -> Pictures:
@@ -107,6 +134,17 @@ def random_pictures(sizes: Sequence[tuple[int, int]], classes: int = 3, seed: in
     images = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     masks = [generator.integers(0, classes, size, dtype=np.uint8) for size in sizes]
     return Pictures(images, masks, [f"class {one}" for one in range(classes)], rare)
+
+
+def street() -> Pictures:
+    """12×12; class 1 is what is red. A large object that is found, a small one that is too, one that is not red."""
+    red = np.zeros((12, 12), dtype=np.uint8)
+    red[1:5, 1:5] = red[8:10, 8:10] = 255
+    truth = np.zeros((12, 12), dtype=np.uint8)
+    truth[1:5, 1:6] = truth[8:10, 8:10] = truth[7:12, 0:5] = 1
+    image = np.stack([red, np.zeros_like(red), np.zeros_like(red)], axis=-1)
+    other = np.zeros((9, 14), dtype=np.uint8)
+    return Pictures([np.zeros((9, 14, 3), np.uint8), image], [other, truth], ["other", "red"], rare=(1,))
 
 
 def confusions_of(subjects: Sequence[Subject], data: Dataset) -> list[np.ndarray]:

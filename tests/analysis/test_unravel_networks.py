@@ -110,3 +110,50 @@ def test_a_window_lies_around_the_region(height: int, width: int) -> None:
     assert expected.arrived > 0
     assert np.array_equal(found.places, expected.places)
     assert np.array_equal(found.weights, expected.weights)
+
+
+class Tabled(ReadsColours):
+    """Takes one size only: a table of positions, all 0, is added to the image."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1, 3, height, width))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images + self.table)
+
+
+@pytest.mark.parametrize("size", [(24, 60), (24, 41), (50, 37), (32, 48), (31, 47)])
+def test_a_window_larger_than_the_image_is_padded_as_it_slides(size: tuple[int, int]) -> None:
+    data = random_pictures([size])
+    window = PLAIN.model_copy(update={"window": Window(height=32, width=48)})
+    subject = subject_of(Tabled(32, 48), data.classes, preprocess=window)
+    assert subject.segment(data.image(0)).shape == size
+    region = np.zeros(size, dtype=np.bool_)
+    region[20:23, 30:36] = True
+    found = fixations_on_image(subject, data.image(0), region, 1)
+    # The network sees a pixel at a time, and no pixel of noise is 0.
+    assert found.places.tolist() == np.argwhere(region & (data.image(0)[..., 0] > 0)).tolist()
+    assert (found.pixels, found.followed) == (18, 18)
+
+
+class LooksUp(ReadsColours):
+    """The colour of a pixel is that of the one three rows above it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(images, (0, 0, 3, 0))[:, :, :-3])
+
+
+@pytest.mark.parametrize("padding", ["replicate", "reflect"])
+def test_a_way_into_the_padding_has_ended_there(padding: str) -> None:
+    data = random_pictures([(10, 16)])
+    image = np.full((10, 16, 3), 200, dtype=np.uint8)
+    # Six rows are missing: three before, three after.
+    window = PLAIN.model_copy(update={"window": Window(height=16, width=16, padding=padding)})
+    region = np.zeros((10, 16), dtype=np.bool_)
+    region[0:5, 2:4] = True
+    found = fixations_on_image(subject_of(LooksUp(), data.classes, preprocess=window), image, region, 1)
+    # Rows 0 to 2 look at the padding, rows 3 and 4 at rows 0 and 1.
+    assert found.places.tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+    assert found.ended == {"padding": 6}
+    assert found.arrived + 6 == found.followed == found.pixels == 10

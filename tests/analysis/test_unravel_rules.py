@@ -7,37 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ways_back import back, on_tape, only, plane
 
 from dropclass_deploy.analysis.unravel.fixations import fixations, walk_back
 from dropclass_deploy.analysis.unravel.points import Points, merged
 from dropclass_deploy.analysis.unravel.rules import KEEPS, POINTWISE
-from dropclass_deploy.analysis.unravel.tape import Tape, record
+from dropclass_deploy.analysis.unravel.rules.shapes import element_of
+from dropclass_deploy.analysis.unravel.tape import record
 from dropclass_deploy.core.errors import ModelError
-
-
-def back(run, image: Tensor, output_place: tuple[int, ...]) -> list[tuple[tuple[int, ...], int]]:
-    """From one element of run(image) to elements of the image, with the direction; [] when the point ends."""
-    return on_tape(*record(run, image, KEEPS, POINTWISE), output_place)
-
-
-def on_tape(tape: Tape, result: Tensor, output_place: tuple[int, ...]) -> list[tuple[tuple[int, ...], int]]:
-    start = int(np.ravel_multi_index(output_place, tuple(result.shape)))
-    points, ended = walk_back(tape, Points.starting_at(torch.tensor([start])))
-    assert points.total + sum(ended.values()) == 1
-    return [
-        (tuple(int(at) for at in np.unravel_index(int(one), tape.image.shape)), int(sign))
-        for one, sign in zip(points.index, points.sign, strict=True)
-    ]
-
-
-def only(run, image: Tensor, output_place: tuple[int, ...]) -> tuple[int, ...]:
-    found = back(run, image, output_place)
-    assert len(found) == 1
-    return found[0][0]
-
-
-def plane(rows) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64)[None, None]
 
 
 def by_loops(maps, weight, place, sign, stride, padding, dilation, groups):
@@ -178,31 +155,6 @@ def test_a_difference_turns_its_second_part() -> None:
     assert back(lambda x: -x, image, (0, 0, 0, 1)) == [((0, 0, 0, 1), -1)]
 
 
-def test_concatenation_slices_padding_and_permutation() -> None:
-    image = torch.arange(12, dtype=torch.float64).reshape(1, 2, 2, 3)
-
-    def run(x: Tensor) -> Tensor:
-        both = torch.cat([x[:, 1:], torch.zeros(1, 1, 2, 3, dtype=x.dtype), x.flip(3)], dim=1)
-        return F.pad(both.permute(0, 2, 3, 1), (0, 0, 1, 0)).contiguous()
-
-    # Output (0, y, x + 1, channel): channels are x's second, a constant, x's two turned around.
-    assert only(run, image, (0, 1, 2, 0)) == (0, 1, 1, 1)
-    assert only(run, image, (0, 1, 1, 3)) == (0, 1, 1, 2)
-    assert back(run, image, (0, 1, 1, 1)) == [], "a constant has no place"
-    assert back(run, image, (0, 1, 0, 0)) == [], "nor has padding"
-
-
-def test_split_channels_keep_apart() -> None:
-    image = torch.arange(4, dtype=torch.float64).reshape(1, 4, 1, 1)
-    assert only(lambda x: torch.add(*x.chunk(2, dim=1)), image, (0, 1, 0, 0)) == (0, 3, 0, 0)
-    assert only(lambda x: x.split([1, 3], dim=1)[1], image, (0, 1, 0, 0)) == (0, 2, 0, 0)
-
-
-def test_nearest_resizing() -> None:
-    image = plane([[1, 2], [3, 4]])
-    assert only(lambda x: F.interpolate(x, scale_factor=2), image, (0, 0, 1, 2)) == (0, 0, 0, 1)
-
-
 def test_bilinear_resizing_goes_to_the_strongest_corner() -> None:
     image = plane([[1, 1, 8], [1, 1, 1], [1, 1, 1]])
 
@@ -260,6 +212,15 @@ def test_a_gate_is_not_followed_but_its_sign_is() -> None:
     assert only(lambda x: x.flip(3).sigmoid() * x, image, (0, 0, 0, 0)) == (0, 0, 0, 0)
     assert back(lambda x: x * -x.mean(dim=(2, 3), keepdim=True), image, (0, 0, 1, 1)) == [((0, 0, 1, 1), -1)]
     assert back(lambda x: x / torch.tensor(-2.0), image, (0, 0, 1, 1)) == [((0, 0, 1, 1), -1)]
+
+
+def test_a_constant_is_looked_up_where_the_points_are() -> None:
+    # PyTorch lets a number on the CPU multiply a tensor of another device. What has no values must be where the index is.
+    index = torch.zeros(3, dtype=torch.int64, device="meta")
+    for constant in (torch.tensor(-2.0), torch.ones(4, 1)):
+        assert element_of(constant, index, (4, 5)).device == index.device
+    found = element_of(torch.tensor([[3.0], [4.0]]), torch.tensor([0, 2, 3]), (2, 2))
+    assert found.tolist() == [3, 4, 4]
 
 
 def test_a_linear_layer_goes_to_the_strongest_product() -> None:

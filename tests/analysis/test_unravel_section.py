@@ -1,4 +1,4 @@
-"""Objects, patches, and the section: by hand on small cases, against SciPy where it has the same."""
+"""Patches and the section, by hand on small cases."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from attribution_cases import (
     ReadsColours,
     Small,
     confusions_of,
+    exhausted,
     random_pictures,
     rendered,
+    street,
     subject_of,
 )
 from PIL import Image
-from scipy import ndimage
 from torch import nn
 
-from dropclass_deploy.analysis.unravel import Options, connected_objects, find_objects, unravel_section
+from dropclass_deploy.analysis.unravel import Options, unravel_section
 from dropclass_deploy.analysis.unravel.blanking import (
     class_iou,
     covered,
@@ -34,58 +35,17 @@ from dropclass_deploy.analysis.unravel.blanking import (
 )
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.8])
-def test_connected_objects_are_scipys(share: float) -> None:
-    generator = np.random.default_rng(int(100 * share))
-    for shape in ((17, 23), (1, 9), (9, 1)):
-        flags = generator.random(shape) < share
-        expected = ndimage.label(flags, structure=np.ones((3, 3)))[0]
-        found = connected_objects(flags)
-        assert found.max() == expected.max()
-        pairs = {(int(one), int(other)) for one, other in zip(found.flat, expected.flat, strict=True)}
-        assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
-        assert not found[~flags].any()
-
-
-def test_nothing_is_no_object() -> None:
-    assert not connected_objects(np.zeros((3, 4), dtype=np.bool_)).any()
-
-
-def street() -> Pictures:
-    """12×12; class 1 is what is red. A large object that is found, a small one that is too, one that is not red."""
-    red = np.zeros((12, 12), dtype=np.uint8)
-    red[1:5, 1:5] = red[8:10, 8:10] = 255
-    truth = np.zeros((12, 12), dtype=np.uint8)
-    truth[1:5, 1:6] = truth[8:10, 8:10] = truth[7:12, 0:5] = 1
-    image = np.stack([red, np.zeros_like(red), np.zeros_like(red)], axis=-1)
-    other = np.zeros((9, 14), dtype=np.uint8)
-    return Pictures([np.zeros((9, 14, 3), np.uint8), image], [other, truth], ["other", "red"], rare=(1,))
-
-
-def test_objects_that_the_baseline_finds() -> None:
+def test_the_page_says_whom_the_choice_of_objects_flatters() -> None:
     data = street()
-    subject = subject_of(ReadsColours(), data.classes)
-    counts = confusions_of([subject], data)[0]
-
-    def found(min_pixels: int, min_recall: float) -> list[tuple[int, int]]:
-        objects = find_objects(
-            subject, data, [0, 1], counts, limit=5, per_class=2, min_pixels=min_pixels, min_recall=min_recall
-        )
-        return [(one.index, int(one.region.sum())) for one in objects]
-
-    assert found(4, 0.5) == [(1, 20)], "one of an image, the largest that is found"
-    assert found(4, 0.9) == [(1, 4)]
-    assert found(5, 0.9) == []
-
-
-def test_each_class_comes_before_any_second_object() -> None:
-    masks = [np.array([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=np.uint8)] * 2
-    images = [np.stack([255 * mask] * 3, axis=-1) for mask in masks]
-    data = Pictures(images, masks, ["other", "red"])
-    subject = subject_of(ReadsColours(), data.classes)
-    counts = confusions_of([subject], data)[0]
-    objects = find_objects(subject, data, [0, 1], counts, limit=3, per_class=2, min_pixels=1, min_recall=0.5)
-    assert [(one.class_id, one.index) for one in objects] == [(0, 0), (1, 0), (0, 1)]
+    options = Options(min_pixels=4, min_recall=0.7, patch=2, patches=3, draws=2)
+    for names in (["ce"], ["ce", "dropclass"]):
+        runs = [subject_of(ReadsColours(), data.classes, name) for name in names]
+        content = unravel_section(runs, data, [0, 1], confusions_of(runs, data), options)
+        assert (content.content["min_recall"], content.content["min_pixels"]) == (0.7, 4)
+        page = rendered("unravel", json.loads(json.dumps(content.content)), data, content.pictures, names)
+        assert "at least 70.0 % of their pixels" in page
+        assert "makes ce look better than it is" in page
+        assert ("runs without a say in the choice" in page) == (len(names) > 1)
 
 
 def test_fixated_patches_are_the_heaviest_and_do_not_overlap() -> None:
@@ -208,6 +168,50 @@ def test_two_runs_and_one_that_cannot_be_followed() -> None:
             assert picture.width <= 640
     page = rendered("unravel", content, data, section.pictures, [run.name for run in runs])
     assert "attention: not unravelled" in page
+
+
+# The sweep takes two passes; then each object takes five: prediction, way back, blanking, and two at random.
+@pytest.mark.parametrize("passes", [2, 3, 4, 5, 7, 8])
+def test_a_network_that_breaks_down_costs_its_own_figures_only(passes: int) -> None:
+    data = random_pictures([(20, 30), (33, 18)], rare=(0, 1, 2))
+    runs = [
+        subject_of(Small(3, seed=1), data.classes, "ce"),
+        exhausted(data.classes, passes, "large"),
+    ]
+    options = Options(objects=3, per_class=1, min_pixels=5, min_recall=0.1, patch=5, patches=2, draws=2)
+    section = unravel_section(runs, data, [0, 1], confusions_of(runs, data), options)
+    known, broken = section.content["runs"]
+    assert known["problem"] is None
+    assert known["fall"] is not None
+    assert broken["problem"] == "CUDA out of memory."
+    for one in section.content["objects"]:
+        assert one["runs"][0]["picture"] is not None
+        own = one["runs"][1]
+        assert (own["picture"], own["in_object"], own["followed"], own["random_falls"]) == (None, None, 0, [])
+    page = rendered("unravel", json.loads(json.dumps(section.content)), data, section.pictures, ["ce", "large"])
+    assert "large: not unravelled. CUDA out of memory.<" in page
+
+
+def test_a_fault_of_the_code_is_not_taken_for_the_networks(monkeypatch) -> None:
+    def broken(*_, **__):
+        raise KeyError("kernel_size")
+
+    monkeypatch.setattr("dropclass_deploy.analysis.unravel.section.fixations_on_image", broken)
+    data = street()
+    subject = subject_of(ReadsColours(), data.classes)
+    with pytest.raises(KeyError):
+        unravel_section([subject], data, [0, 1], confusions_of([subject], data), Options(min_pixels=4))
+
+
+def test_a_baseline_that_breaks_down_leaves_no_objects_and_says_why() -> None:
+    data = random_pictures([(20, 30)], rare=(0, 1, 2))
+    subject = exhausted(data.classes, 1)
+    section = unravel_section([subject], data, [0], confusions_of([subject], data))
+    assert section.content["objects"] == []
+    assert section.content["runs"][0]["problem"] == "CUDA out of memory."
+    page = rendered("unravel", section.content, data, section.pictures, ["ce"])
+    assert "finds no object" not in page
+    assert "ce: not unravelled. CUDA out of memory.<" in page
 
 
 @pytest.mark.parametrize("value", [0, 255])

@@ -59,10 +59,15 @@ def named_pairs(names: Sequence[tuple[str, str]], classes: ClassTable) -> tuple[
     return tuple(Pair(classes.names.index(truth), classes.names.index(confused)) for truth, confused in names)
 
 
+def is_mistaken(pair: Pair, confusions: npt.NDArray[np.int64]) -> bool:
+    """Whether any pixel of the one class was taken for the other."""
+    return bool(confusions[:, pair.truth, pair.confused].any())
+
+
 def images_of(pair: Pair, confusions: npt.NDArray[np.int64], limit: int) -> list[int]:
     """Places in the pass of the images with most confused pixels; where there are none, with most of the true class."""
     counts = confusions[:, pair.truth, pair.confused]
-    if not counts.any():
+    if not is_mistaken(pair, confusions):
         counts = confusions[:, pair.truth].sum(axis=1)
     order = np.argsort(-counts, kind="stable")
     return [int(place) for place in order[:limit] if counts[place] > 0]

@@ -5,8 +5,11 @@
     {"layer": str | None,                 # None: the input of the classifier
      "runs": [{"name": str, "closed_form": bool, "problem": str | None}],
      "pairs": [{"truth": id, "confused": id,
+                "mistaken": bool,         # by the first run; if not, the images are those with most of the true class
                 "images": int,            # measured
-                "even_truth": share, "even_confused": share,     # what a map without any preference would give
+                "used": {"truth_map": {"on_truth": int, "on_confused": int}, "confused_map": {…}},   # images of each mean
+                "even": {"truth_map": {"on_truth": share, "on_confused": share},
+                         "confused_map": {…}},     # what a map without any preference would give in those images
                 "runs": [{"name": str, "rate": share,            # true pixels of the split taken for the other
                           "truth_map": {"on_truth": share, "on_confused": share},
                           "confused_map": {"on_truth": share, "on_confused": share}}]}],
@@ -14,8 +17,8 @@
                "runs": [{"name": str, "truth_map": {"picture": path, "on_truth": share, "on_confused": share},
                          "confused_map": {…}}]}]}
 
-A share is of the map's sum over labelled pixels, None where the map or the class is empty there. Means over images leave
-Nones out. A run with a ``problem`` has None for every figure and picture.
+A share is of the map's sum over labelled pixels, None where the map or the class is empty there. Means are over the images
+that have the figure in every run without a ``problem``; a run with one has None for every figure and picture.
 """
 
 from __future__ import annotations
@@ -28,11 +31,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dropclass_deploy.analysis.grad_cam.maps import Maps, has_closed_form, maps_on_image
-from dropclass_deploy.analysis.grad_cam.pairs import Pair, confused_pairs, confusion_rates, images_of, named_pairs
+from dropclass_deploy.analysis.grad_cam.means import MAPS, ON, shared_means
+from dropclass_deploy.analysis.grad_cam.pairs import (
+    Pair,
+    confused_pairs,
+    confusion_rates,
+    images_of,
+    is_mistaken,
+    named_pairs,
+)
 from dropclass_deploy.analysis.panels import heated, outlined, photo_png, shrunk
 from dropclass_deploy.analysis.subject import Section, Subject
-from dropclass_deploy.core.errors import ModelError
-from dropclass_deploy.core.metrics import mean_of, to_json
+from dropclass_deploy.core.errors import ModelError, first_line
+from dropclass_deploy.core.metrics import to_json
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import Pixels
@@ -40,9 +51,7 @@ from dropclass_deploy.data.images import Pixels
 PAIRS = 6
 MEASURED = 8
 SHOWN = 1
-_MAPS = ("truth_map", "confused_map")
-_ON = ("on_truth", "on_confused")
-_NOTHING: dict[str, Any] = dict.fromkeys(_ON)
+_NOTHING: dict[str, Any] = dict.fromkeys(ON)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def grad_cam_section(
         confusions: int64 (N, C, C) a subject, rows are the truth.
         pairs: (true class, confusable class) by name; default the baseline's (``confused_pairs``).
         limit: pairs at most, where they are not named.
-        measured: images a pair, those with most confused pixels.
+        measured: images a pair, those with most confused pixels; where there are none, with most of the true class.
         shown: how many of them are drawn.
         layer: see ``class_maps``.
         advance: told after each image of a pair.
@@ -92,10 +101,14 @@ def grad_cam_section(
     places = [images_of(pair, baseline, measured) for pair in chosen]
     work = _Work(subjects, dataset, layer, sum(map(len, places)), advance)
     rates = [confusion_rates(counts) for counts in confusions]
+    seen = [
+        [work.measure(pair, indices[place], number if rank < shown else None) for rank, place in enumerate(own)]
+        for number, (pair, own) in enumerate(zip(chosen, places, strict=True))
+    ]
+    work.leave_out([run for looks in seen for look in looks for run in look["runs"]])
     entries, maps = [], []
-    for number, (pair, own) in enumerate(zip(chosen, places, strict=True)):
-        looks = [work.measure(pair, indices[place], number if rank < shown else None) for rank, place in enumerate(own)]
-        entries.append(_pair_entry(pair, looks, [run.name for run in subjects], rates))
+    for number, (pair, own, looks) in enumerate(zip(chosen, places, seen, strict=True)):
+        entries.append(_pair_entry(pair, looks, work, confusions, rates))
         for look, place in zip(looks[:shown], own, strict=False):
             pixels = int(baseline[place, pair.truth, pair.confused])
             maps.append({"pair": number, "confused_pixels": pixels, **look["shown"]})
@@ -139,7 +152,7 @@ class _Work:
                 self._draw(f"{stem}-run{place}", maps, look, runs[-1])
         figures: dict[str, Any] = {
             "runs": runs,
-            "even": [_share(np.ones_like(look.counted), look, one) for one in (0, 1)],
+            "even": {on: _share(np.ones_like(look.counted), look, place) for place, on in enumerate(ON)},
         }
         if number is not None:
             drawn = outlined(outlined(shrunk(look.image), look.regions[1], (120, 200, 255)), look.regions[0])
@@ -149,6 +162,13 @@ class _Work:
         if self.advance is not None:
             self.advance(self.done, self.total)
         return figures
+
+    def leave_out(self, runs: Sequence[dict[str, Any]]) -> None:
+        """Nothing of a run with a problem, also of the images that it came to before."""
+        for run in (run for run in runs if run["name"] in self.problems):
+            for name in MAPS:
+                self.pictures.pop(run[name].get("picture"), None)
+                run[name] = dict.fromkeys(run[name])
 
     def _look(self, pair: Pair, index: int) -> _Look:
         truth = self.dataset.mask(index)
@@ -163,10 +183,13 @@ class _Work:
             return maps_on_image(subject, image, (pair.truth, pair.confused), self.layer)
         except ModelError as error:
             self.problems[subject.name] = str(error)
-            return None
+        except (RuntimeError, MemoryError) as error:
+            # Whatever the network dies of, the other runs go on without it.
+            self.problems[subject.name] = first_line(error)
+        return None
 
     def _draw(self, stem: str, maps: Maps | None, look: _Look, entry: dict[str, Any]) -> None:
-        for place, name in enumerate(_MAPS):
+        for place, name in enumerate(MAPS):
             path = None if maps is None else f"{stem}-{name.partition('_')[0]}.png"
             if maps is not None and path is not None:
                 self.pictures[path] = photo_png(outlined(heated(look.image, maps[place]), look.regions[place]))
@@ -175,10 +198,9 @@ class _Work:
 
 def _figures(maps: Maps | None, look: _Look) -> dict[str, Any]:
     if maps is None:
-        return {name: dict(_NOTHING) for name in _MAPS}
+        return {name: dict(_NOTHING) for name in MAPS}
     return {
-        name: {on: _share(maps[place], look, region) for region, on in enumerate(_ON)}
-        for place, name in enumerate(_MAPS)
+        name: {on: _share(maps[place], look, region) for region, on in enumerate(ON)} for place, name in enumerate(MAPS)
     }
 
 
@@ -191,24 +213,22 @@ def _share(heat: npt.NDArray[Any], look: _Look, region: int) -> float | None:
 
 
 def _pair_entry(
-    pair: Pair, looks: list[dict[str, Any]], names: list[str], rates: Sequence[npt.NDArray[np.float64]]
+    pair: Pair,
+    looks: list[dict[str, Any]],
+    work: _Work,
+    confusions: Sequence[npt.NDArray[np.int64]],
+    rates: Sequence[npt.NDArray[np.float64]],
 ) -> dict[str, Any]:
+    able = [place for place, run in enumerate(work.subjects) if run.name not in work.problems]
+    means = shared_means(looks, able, len(work.subjects))
+    rate = [to_json(float(own[pair.truth, pair.confused])) for own in rates]
     return {
         "truth": pair.truth,
         "confused": pair.confused,
+        "mistaken": is_mistaken(pair, confusions[0]),
         "images": len(looks),
-        "even_truth": _mean([look["even"][0] for look in looks]),
-        "even_confused": _mean([look["even"][1] for look in looks]),
+        **means,
         "runs": [
-            {
-                "name": name,
-                "rate": to_json(float(rates[place][pair.truth, pair.confused])),
-                **{one: {on: _mean([look["runs"][place][one][on] for look in looks]) for on in _ON} for one in _MAPS},
-            }
-            for place, name in enumerate(names)
+            {"name": run.name, "rate": rate[place], **means["runs"][place]} for place, run in enumerate(work.subjects)
         ],
     }
-
-
-def _mean(values: list[float | None]) -> float | None:
-    return to_json(mean_of(np.array([np.nan if value is None else value for value in values], dtype=np.float64)))

@@ -21,6 +21,7 @@ from dropclass_deploy.analysis.subject import Subject
 from dropclass_deploy.analysis.unravel.points import Points, merged
 from dropclass_deploy.analysis.unravel.rules import KEEPS, POINTWISE, back_through
 from dropclass_deploy.analysis.unravel.tape import Tape, record
+from dropclass_deploy.core.sliding_window import Normalise, Window, blended_rows
 from dropclass_deploy.data.images import Pixels, resize_image
 from dropclass_deploy.models.modes import evaluating
 from dropclass_deploy.models.outputs import logits_of
@@ -39,7 +40,8 @@ class Fixations:
         weights: int64 (P,); their sum is ``arrived``.
         pixels: of the region.
         followed: of these; the region is thinned evenly where it has more than can be followed.
-        ended: how many ended on the way, by the operator that they ended in: the followed are the arrived plus these.
+        ended: how many ended on the way, by the operator that they ended in, or "padding" for what a window lacks of the
+            image: the followed are the arrived plus these.
     """
 
     places: Integers
@@ -137,31 +139,74 @@ def fixations_on_image(
 
     The image is resized as the preprocessing says, and the points are brought back to its own pixels. A network that sees
     windows sees one here: that of its size around the region's middle, moved into the image; a region that reaches beyond
-    it is followed inside.
+    it is followed inside. An image smaller than the window is padded as in deployment; ways into the padding have ended
+    there ("padding").
 
     Raises:
         ModelError: naming an operator that has no rule.
     """
     preprocess = subject.segment.preprocess
     seen = image if preprocess.size is None else resize_image(image, preprocess.size)
-    to_image, to_seen = _scaling(seen.shape[:2], image.shape[:2]), _scaling(image.shape[:2], seen.shape[:2])
+    to_image = _scaling(seen.shape[:2], image.shape[:2])
     if preprocess.window is None:
-        cut, own = seen, region
-        top = left = 0
+        view = _View(preprocess.normalise(seen), region, (0, 0), (0, 0))
     else:
-        rows, columns = np.nonzero(region)
-        middle = (to_seen[0](np.atleast_1d(int(rows.mean()))), to_seen[1](np.atleast_1d(int(columns.mean()))))
-        top, left = (
-            int(np.clip(int(at[0]) - size // 2, 0, max(0, whole - size)))
-            for at, size, whole in zip(middle, preprocess.window.size, seen.shape[:2], strict=True)
-        )
-        height, width = preprocess.window.size
-        cut = np.ascontiguousarray(seen[top : top + height, left : left + width])
-        own = _nearest(region, seen.shape[:2])[top : top + height, left : left + width]
-    tensor = torch.from_numpy(preprocess.normalise(cut)).to(subject.segment.device)
-    found = fixations(subject.model, tensor, own, class_id, max_points=max_points)
-    moved = np.stack([to_image[axis](found.places[:, axis] + start) for axis, start in enumerate((top, left))], axis=1)
+        view = _window_around(seen, region, preprocess.window, preprocess.normalise)
+    tensor = torch.from_numpy(view.planes).to(subject.segment.device)
+    found = view.in_image(
+        fixations(subject.model, tensor, view.region, class_id, max_points=max_points), seen.shape[:2]
+    )
+    moved = np.stack([to_image[axis](found.places[:, axis]) for axis in (0, 1)], axis=1)
     return Fixations(*_gathered(moved, found.weights), found.pixels, found.followed, found.ended)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What of an image the network is given.
+
+    Attributes:
+        planes: float32 (1, 3, h, w), normalised.
+        region: bool; (h, w) where ``planes`` are a window.
+        corner: (y, x) in the image of the first pixel that is not padding.
+        before: rows and columns of padding in front of it.
+    """
+
+    planes: npt.NDArray[np.float32]
+    region: Flags
+    corner: tuple[int, int]
+    before: tuple[int, int]
+
+    def in_image(self, found: Fixations, size: tuple[int, ...]) -> Fixations:
+        """Points of ``planes`` as pixels of an image of ``size``; those in the padding have ended."""
+        places = found.places + np.subtract(self.corner, self.before)
+        inside = ((places >= 0) & (places < size)).all(axis=1)
+        lost = int(found.weights[~inside].sum())
+        ended = {**found.ended, "padding": lost} if lost else found.ended
+        return Fixations(places[inside], found.weights[inside], found.pixels, found.followed, ended)
+
+
+def _window_around(seen: Pixels, region: Flags, window: Window, normalise: Normalise) -> _View:
+    """The window around a region's middle, as the sliding window gives it to the network."""
+    scales = _scaling(region.shape, seen.shape[:2])
+    top, left = (
+        int(np.clip(int(scale(np.atleast_1d(int(at.mean())))[0]) - size // 2, 0, max(0, whole - size)))
+        for scale, at, size, whole in zip(scales, np.nonzero(region), window.size, seen.shape[:2], strict=True)
+    )
+    height, width = window.size
+    cut = np.ascontiguousarray(seen[top : top + height, left : left + width])
+    own = _nearest(region, seen.shape[:2])[top : top + height, left : left + width]
+    given: list[npt.NDArray[np.float32]] = []
+
+    def keep(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        given.append(planes)
+        return planes
+
+    # A piece no larger than the window is one window: the planes are those that the deployed network would get of it.
+    for _ in blended_rows(cut, window, normalise, keep):
+        pass
+    missing = [size - inside for size, inside in zip(window.size, cut.shape[:2], strict=True)]
+    rows, columns = ((gap // 2, gap - gap // 2) for gap in missing)
+    return _View(given[0], np.pad(own, (rows, columns)), (top, left), (rows[0], columns[0]))
 
 
 def _on_input(points: Points, shape: tuple[int, ...], pixels: int, followed: int, ended: dict[str, int]) -> Fixations:

@@ -2,7 +2,9 @@
 
 ``content``, the value of ``unravel`` in ``analysis.json``::
 
-    {"max_points": int, "patch": pixels, "draws": int, "seed": int, "compared": int,    # objects that every run has
+    {"max_points": int, "patch": pixels, "draws": int, "seed": int,
+     "min_pixels": int, "min_recall": share,    # of an object, and what of it the first run must find: that flatters it
+     "compared": int,                           # objects that every run has
      "runs": [{"name": str, "problem": str | None, "arrived": share, "in_object": share, "in_class": share, "area": share,
                "iou": iou, "fall": iou, "fall_outside": iou,
                "random_fall": iou, "random_spread": iou, "random_fall_outside": iou}],  # means over those objects
@@ -42,7 +44,7 @@ from dropclass_deploy.analysis.unravel.blanking import (
 from dropclass_deploy.analysis.unravel.fixations import MAX_POINTS, Fixations, fixations_on_image
 from dropclass_deploy.analysis.unravel.objects import FoundObject, find_objects
 from dropclass_deploy.analysis.unravel.summary import run_summaries
-from dropclass_deploy.core.errors import ModelError
+from dropclass_deploy.core.errors import ModelError, first_line
 from dropclass_deploy.core.progress import Advance
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import Pixels
@@ -98,18 +100,9 @@ def unravel_section(
         advance: told after each object of each run.
     """
     options = options or Options()
-    objects = find_objects(
-        subjects[0],
-        dataset,
-        indices,
-        confusions[0],
-        limit=options.objects,
-        per_class=options.per_class,
-        min_pixels=options.min_pixels,
-        min_recall=options.min_recall,
-    )
     pictures: dict[str, bytes] = {}
     problems: dict[str, str] = {}
+    objects = _objects(subjects[0], dataset, indices, confusions[0], options, problems)
     entries = []
     for number, one in enumerate(objects):
         case = _Case(one, dataset.image(one.index), dataset.mask(one.index), options)
@@ -120,9 +113,43 @@ def unravel_section(
             if advance is not None:
                 advance(number * len(subjects) + place + 1, len(objects) * len(subjects))
         entries.append(entry)
+    _leave_out(problems, entries, pictures)
     summary = run_summaries([one.name for one in subjects], entries, problems)
-    chosen = {"max_points": options.max_points, "patch": options.patch, "draws": options.draws, "seed": options.seed}
+    told = ("max_points", "patch", "draws", "seed", "min_pixels", "min_recall")
+    chosen = {name: getattr(options, name) for name in told}
     return Section({**chosen, **summary, "objects": entries}, pictures)
+
+
+def _objects(
+    subject: Subject,
+    dataset: Dataset,
+    indices: Sequence[int],
+    confusions: Any,
+    options: Options,
+    problems: dict[str, str],
+) -> list[FoundObject]:
+    """What is unravelled; nothing, and a problem, where the baseline breaks down on the way."""
+    try:
+        return find_objects(
+            subject,
+            dataset,
+            indices,
+            confusions,
+            limit=options.objects,
+            per_class=options.per_class,
+            min_pixels=options.min_pixels,
+            min_recall=options.min_recall,
+        )
+    except (RuntimeError, MemoryError) as error:
+        problems[subject.name] = first_line(error)
+        return []
+
+
+def _leave_out(problems: dict[str, str], entries: list[dict[str, Any]], pictures: dict[str, bytes]) -> None:
+    """Nothing of a run with a problem, also of the objects that it came to before."""
+    for run in (run for entry in entries for run in entry["runs"] if run["name"] in problems):
+        pictures.pop(run["picture"], None)
+        run |= _NOT_UNRAVELLED
 
 
 class _Case:
@@ -151,37 +178,44 @@ class _Case:
     def run_entry(
         self, subject: Subject, path: str, pictures: dict[str, bytes], problems: dict[str, str]
     ) -> dict[str, Any]:
-        """One run's figures."""
-        counted = self.truth != subject.classes.ignore_index
-        mask = subject.segment(self.image)
-        start = (mask == self.one.class_id) & self.one.region
-        entry: dict[str, Any] = {
-            "name": subject.name,
-            "recall": float(start.sum() / self.one.region.sum()),
-            "iou": class_iou(mask, self.truth, self.one.class_id, counted),
-            **_NOT_UNRAVELLED,
-        }
-        if subject.name in problems or not start.any():
-            return entry
-        options, one = self.options, self.one
+        """One run's figures; where the network breaks down, out of memory for one, that becomes the run's problem."""
+        entry: dict[str, Any] = {"name": subject.name, "recall": None, "iou": None, **_NOT_UNRAVELLED}
         try:
-            found = fixations_on_image(subject, self.image, start, one.class_id, options.max_points)
+            mask = subject.segment(self.image)
+            entry |= self._found(subject, mask)
+            if subject.name not in problems and entry["recall"] > 0:
+                entry |= self._unravelled(subject, mask, path, pictures)
         except ModelError as error:
-            problems[subject.name] = str(error)
-            return entry
-        entry |= {"pixels": found.pixels, "followed": found.followed, "arrived": found.arrived, "ended": found.ended}
+            problems.setdefault(subject.name, str(error))
+        except (RuntimeError, MemoryError) as error:
+            problems.setdefault(subject.name, first_line(error))
+        return entry
+
+    def _found(self, subject: Subject, mask: Pixels) -> dict[str, Any]:
+        one, counted = self.one, self.truth != subject.classes.ignore_index
+        return {
+            "recall": float((mask == one.class_id)[one.region].mean()),
+            "iou": class_iou(mask, self.truth, one.class_id, counted),
+        }
+
+    def _unravelled(self, subject: Subject, mask: Pixels, path: str, pictures: dict[str, bytes]) -> dict[str, Any]:
+        one = self.one
+        start = (mask == one.class_id) & one.region
+        found = fixations_on_image(subject, self.image, start, one.class_id, self.options.max_points)
+        entry = {"pixels": found.pixels, "followed": found.followed, "arrived": found.arrived, "ended": found.ended}
         if not found.arrived:
             return entry
         weights = found.map(self.height, self.width)
         corners = fixated_patches(weights, self.size, self.room)
         blank = covered(corners, self.size, self.height, self.width)
+        falls = self._falls(subject, mask, blank, len(corners))
         pictures[path] = photo_png(self._drawn(found, blank))
         return entry | {
             "picture": path,
             "in_object": float(weights[one.region].sum() / found.arrived),
             "in_class": float(weights[self.truth == one.class_id].sum() / found.arrived),
             "patches": len(corners),
-            **self._falls(subject, mask, blank, len(corners)),
+            **falls,
         }
 
     def _falls(self, subject: Subject, mask: Pixels, blank: Flags, count: int) -> dict[str, Any]:

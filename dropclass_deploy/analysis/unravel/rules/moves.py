@@ -1,4 +1,8 @@
-"""Operators that only move elements: what they do to the values they do to the values' indices."""
+"""Operators that only move elements.
+
+Two are so frequent, and their results so large, that the index is computed; what the others do to the values is done to the
+values' indices.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,35 @@ Moved = list[tuple[Value, Points]]
 _NOWHERE = -1.0
 
 
+def same_order(step: Step, points: Points, tape: Tape) -> Moved:
+    """Another shape over the same elements in the same order: the flat index stays."""
+    del tape
+    return [(step.inputs()[0], points)]
+
+
+def concatenated(step: Step, points: Points, tape: Tape) -> Moved:
+    """Tensors one after another along a dimension: to the one whose part of it holds the place; constants have no place."""
+    del tape
+    shape = step.output.shape
+    dim = step.arguments.get("dim", 0) % len(shape)
+    inner = math.prod(shape[dim + 1 :])
+    at = points.index // inner % shape[dim]
+    outer = points.index // (inner * shape[dim])
+    back: Moved = []
+    end = 0
+    # PyTorch passes over empty tensors of one dimension, whatever the shape of the others.
+    for one in (one for one in step.arguments["tensors"] if tuple(one.shape) != (0,)):
+        size = one.shape[dim]
+        start, end = end, end + size
+        if isinstance(one, Value):
+            place = (outer * size + at - start) * inner + points.index % inner
+            own = (at >= start) & (at < end)
+            back.append((one, points.where(own).moved(place[own])))
+    return back
+
+
 def moved(step: Step, points: Points, tape: Tape) -> Moved:
-    """Views, permutations, slices, concatenation, padding, nearest resizing: back to where each element came from.
+    """Permutations, slices, stacking, padding, nearest resizing: back to where each element came from.
 
     A point in the padding, or in a constant, ends.
     """

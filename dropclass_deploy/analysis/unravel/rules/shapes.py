@@ -34,7 +34,8 @@ def broadcast_back(index: Tensor, shape: Sequence[int], source: Sequence[int]) -
 def element_of(other: object, index: Tensor, shape: Sequence[int]) -> Tensor:
     """float (P,): what a constant (a number, or a tensor that is broadcast) has at places of ``shape``."""
     if isinstance(other, Tensor):
-        return other.reshape(-1)[broadcast_back(index, shape, other.shape)]
+        # A constant without dimensions may lie on the CPU while the network does not.
+        return other.to(index.device).reshape(-1)[broadcast_back(index, shape, other.shape)]
     return torch.full(index.shape, float(other), device=index.device)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dropclass_deploy.analysis.unravel.points import Points
 from dropclass_deploy.analysis.unravel.rules.averaged import adaptive_pool, average_pool, bilinear, max_pool, reduction
-from dropclass_deploy.analysis.unravel.rules.moves import moved
+from dropclass_deploy.analysis.unravel.rules.moves import concatenated, moved, same_order
 from dropclass_deploy.analysis.unravel.rules.pointwise import added, multiplied, normalised, stays, turns
 from dropclass_deploy.analysis.unravel.rules.weighted import convolution, matrix_product
 from dropclass_deploy.analysis.unravel.tape import Step, Tape, Value
@@ -40,16 +40,12 @@ _STAYS = (
     "_softmax",
     "_log_softmax",
 )
+_RESHAPES = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze")
 _MOVES = (
-    "view",
-    "_unsafe_view",
-    "reshape",
     "permute",
     "transpose",
     "t",
     "expand",
-    "squeeze",
-    "unsqueeze",
     "slice",
     "select",
     "split",
@@ -57,7 +53,6 @@ _MOVES = (
     "chunk",
     "narrow",
     "unbind",
-    "cat",
     "stack",
     "constant_pad_nd",
     "reflection_pad2d",
@@ -76,7 +71,9 @@ _MOVES = (
 )
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_STAYS, stays),
+    **dict.fromkeys(_RESHAPES, same_order),
     **dict.fromkeys(_MOVES, moved),
+    "cat": concatenated,
     "neg": turns,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), normalised),
     **dict.fromkeys(("native_layer_norm", "native_group_norm"), normalised),
@@ -90,7 +87,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("mean", "sum", "amax"), reduction),
     "upsample_bilinear2d": bilinear,
 }
-_VALUELESS = {stays, moved, turns, normalised, max_pool}
+_VALUELESS = {stays, moved, same_order, concatenated, turns, normalised, max_pool}
 
 KEEPS = frozenset(name for name, rule in _RULES.items() if rule not in _VALUELESS)
 """Operators whose rule looks at the values of what is followed."""
