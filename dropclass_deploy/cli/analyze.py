@@ -45,7 +45,7 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """The bias card: why a model says what it says, and what differs between two; one page that opens from disk."""
-    with torch_room("analysis"):
+    with torch_room("train"):
         from dropclass_deploy.analysis.bias_card import AnalysisOptions, analyse
         from dropclass_deploy.analysis.subject import device_named
 
