@@ -15,7 +15,7 @@ import torch
 
 from dropclass_deploy import __version__
 from dropclass_deploy.analysis.bias_card.options import AnalysisOptions, spread
-from dropclass_deploy.analysis.bias_card.page import SECTIONS, render
+from dropclass_deploy.analysis.bias_card.page import SECTIONS, environment, render
 from dropclass_deploy.analysis.bias_card.parts import all_parts
 from dropclass_deploy.analysis.grad_cam import named_pairs
 from dropclass_deploy.analysis.subject import Subject, open_subjects
@@ -63,6 +63,7 @@ def analyse(
     refuse_existing(output, overwrite=options.overwrite, marker=FIGURES)
     if len(dataset) == 0:
         raise DataError(f"split {dataset.split!r} of {dataset.spec} holds no image", expected="at least one")
+    environment()  # what the page needs is missed before the networks run, not after
     subjects = open_subjects(paths, dataset, weights=options.weights, device=device)
     options = _with_known_pairs(options, dataset.classes, subjects[0].classes)
     indices = spread(len(dataset), options.limit)
@@ -98,7 +99,7 @@ def _head(
     names = [subject.name for subject in subjects]
     return {
         "schema_version": SCHEMA_VERSION,
-        "title": names[0] if len(names) == 1 else f"{names[0]} against {', '.join(names[1:])}",
+        "title": names[0] if len(names) == 1 else f"{', '.join(names[1:])} against {names[0]}",
         "data": dataset.spec,
         "split": dataset.split,
         "images": len(indices),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,42 +43,40 @@ def render(card: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     Raises:
         MissingExtraError: when Jinja2 is not installed (extra "analysis").
     """
-    environment = _environment()
     shown = [name for name in SECTIONS if card.get(name) is not None]
 
     def picture(path: str, alt: str) -> Markup:
         return _image(path, pictures[path], alt)
 
-    template = environment.get_template(_TEMPLATE)
+    template = environment().get_template(_TEMPLATE)
     return template.render(card=card, shown=shown, titles=SECTIONS, picture=picture)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What templates are rendered with.
+
+    Raises:
+        MissingExtraError: when Jinja2 is not installed (extra "analysis").
+    """
     try:
         from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise MissingExtraError("jinja2", "analysis") from error
     rooms = ("dropclass_deploy.analysis.bias_card", "dropclass_deploy.analysis.report")
-    environment = Environment(
+    made = Environment(
         loader=ChoiceLoader([PackageLoader(room) for room in rooms]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": formats.percent,
         "points": formats.points,
         "count": formats.count,
         "times": formats.times,
-        "slug": slug,
     }
-    return environment
-
-
-def slug(name: str) -> str:
-    """A name as part of an ``id``: letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"
+    return made
 
 
 def _image(path: str, content: bytes, alt: str) -> Markup:
