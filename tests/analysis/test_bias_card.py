@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import visit
+from rounds import first_of
 from tiny_runs import DATA, write_run
 
 from dropclass_deploy.analysis.bias_card import AnalysisOptions, analyse
@@ -226,7 +227,7 @@ def test_a_limit_takes_images_all_over_the_split(count: int, limit: int | None, 
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), first_of([(390, "dark"), (1280, "light")]))
 def test_a_browser_shows_it_without_fault(
     two: tuple[Path, list[Path], Told], tmp_path: Path, width: int, scheme: str
 ) -> None:

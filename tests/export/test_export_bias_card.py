@@ -37,10 +37,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("carded") / "run", "dropclass", "plain")
 
 
-def test_an_artifact_carries_the_card_of_its_network(run: Path, tmp_path: Path) -> None:
-    loaded = load_run(run)
-    card = card_of(tmp_path / "card", nn.Conv2d(1, 1, 1), loaded.model)
-    artifact = export_artifact(run, tmp_path / "artifact", options=ExportOptions(bias_card=card))
+def exported(model: nn.Module, folder: Path, **options: object) -> Path:
+    """The artifact of a module that nothing was trained for."""
+    return export_artifact(
+        model,
+        folder,
+        classes=("sky", "road", "tree", "cyclist"),
+        preprocess=PREPROCESS,
+        options=ExportOptions(**options),
+    )
+
+
+def test_an_artifact_carries_the_card_of_its_network(networks, tmp_path: Path) -> None:
+    model = networks.Tiny()
+    card = card_of(tmp_path / "card", nn.Conv2d(1, 1, 1), model)
+    artifact = exported(model, tmp_path / "artifact", bias_card=card)
     page = artifact / "docs" / "bias_card.html"
     assert page.read_text() == PAGE
     assert read_manifest(artifact).files["docs/bias_card.html"] == sha256_of(page)
@@ -50,13 +61,11 @@ def test_an_artifact_carries_the_card_of_its_network(run: Path, tmp_path: Path) 
     assert "own preprocessing" not in text
 
 
-def test_a_card_of_the_same_network_seen_otherwise_is_told_of(run: Path, tmp_path: Path) -> None:
-    card = card_of(tmp_path / "card", load_run(run).model)
-    options = ExportOptions(shape=(1, 64, 64), bias_card=card)
-    artifact = export_artifact(run, tmp_path / "artifact", options=options)
-    assert (
-        "The bias card is of the network with its run's own preprocessing" in (artifact / "docs/README.md").read_text()
-    )
+def test_a_card_of_the_same_network_seen_otherwise_is_told_of(networks, tmp_path: Path) -> None:
+    model = networks.Tiny()
+    card = card_of(tmp_path / "card", model)
+    artifact = exported(model, tmp_path / "artifact", bias_card=card, shape=(1, 64, 64))
+    assert "bias card is of the network with its run's own preprocessing" in (artifact / "docs/README.md").read_text()
 
 
 def test_a_card_of_another_network_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:
