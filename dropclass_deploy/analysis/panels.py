@@ -59,11 +59,17 @@ def outlined(panel: Pixels, region: Flags, colour: tuple[int, int, int] = (255, 
     """A panel (h, w, 3) with the border of a region (H, W) drawn on the region's side, black beside it outside."""
     height, width = panel.shape[:2]
     small = _nearest(region, (height, width))
-    grown, shrunken = _spread(small), ~_spread(~small)
+    grown = _spread(small)
     drawn = panel.copy()
     drawn[grown & ~small] = 0
-    drawn[small & ~shrunken] = colour
+    drawn[small & ~inside(small)] = colour
     return drawn
+
+
+def inside(region: Flags) -> Flags:
+    """Pixels of a region (H, W) whose four neighbours belong to it; beyond the edge of the picture all do."""
+    inner: Flags = ~_spread(~region)
+    return inner
 
 
 def dotted(

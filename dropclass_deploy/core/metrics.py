@@ -123,6 +123,11 @@ def to_json(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def listed_json(values: npt.NDArray[np.float64]) -> list[Any]:
+    """An array of figures as JSON, a list in a list for each axis; NaN becomes null."""
+    return [to_json(value) if values.ndim == 1 else listed_json(value) for value in values]
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction in per cent, without the sign, or a dash: 0.6123 → "61.2"."""
     return "–" if value is None else f"{100 * value:.{digits}f}"

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from dropclass_deploy.analysis.failures.border import border_pixels, squared_distance
-from dropclass_deploy.analysis.failures.regions import boxes_of, label_regions, opened
+from dropclass_deploy.analysis.regions import boxes_of, label_regions, opened
 
 EIGHT = np.ones((3, 3), dtype=int)
 

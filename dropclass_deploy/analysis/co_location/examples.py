@@ -13,6 +13,7 @@ from PIL import Image
 from dropclass_deploy.analysis.co_location.audit import AuditResult
 from dropclass_deploy.analysis.co_location.influence import influence_of
 from dropclass_deploy.analysis.co_location.plan import AuditPlan
+from dropclass_deploy.analysis.panels import inside
 from dropclass_deploy.analysis.subject import Subject
 from dropclass_deploy.core.classes import ClassTable
 from dropclass_deploy.data.dataset import Dataset
@@ -97,15 +98,8 @@ def _labels(mask: npt.NDArray[np.integer[Any]], own: npt.NDArray[np.bool_], clas
     """A tile of a mask (H, W) in the colours of its classes, the border of ``own`` (H, W) in white."""
     tile = _sized(colour_mask(mask, classes), Image.Resampling.NEAREST)
     shown = _sized(own.astype(np.uint8), Image.Resampling.NEAREST) > 0
-    tile[shown & ~_inside(shown)] = _WHITE
+    tile[shown & ~inside(shown)] = _WHITE
     return tile
-
-
-def _inside(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels of a region (H, W) whose four neighbours belong to it; beyond the edge of the picture all do."""
-    padded = np.pad(region, 1, constant_values=True)
-    inner: npt.NDArray[np.bool_] = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return inner
 
 
 def _sized(picture: Pixels, how: Image.Resampling) -> Pixels:

@@ -23,7 +23,7 @@ from dropclass_deploy.analysis.co_location.plan import AuditPlan
 from dropclass_deploy.analysis.matrix_picture import largest_size, signed_picture
 from dropclass_deploy.analysis.subject import Section
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.metrics import mean_of, to_json
+from dropclass_deploy.core.metrics import listed_json, mean_of, to_json
 
 LARGEST = 10
 """Drops that are listed in words."""
@@ -76,8 +76,8 @@ def co_location_section(
         "images_with": list(plan.images_with),
         **_matrices(first),
         "top3": _top_names(top, classes),
-        "star_iou": _listed(first.star),
-        "star_drop": _listed(first.star_drop),
+        "star_iou": listed_json(first.star),
+        "star_drop": listed_json(first.star_drop),
         "vulnerable": [classes.names[y] for y in vulnerable],
         "largest_drops": _largest_drops(first.influence.drop, classes),
         "scale": scale,
@@ -102,8 +102,8 @@ def _run(run: _Audited, vulnerable: Sequence[int], picture: str) -> dict[str, An
     return {
         "name": run.result.name,
         **_matrices(run),
-        "star_iou": _listed(run.star),
-        "star_drop": _listed(run.star_drop),
+        "star_iou": listed_json(run.star),
+        "star_drop": listed_json(run.star_drop),
         "miou": to_json(mean_of(baseline)),
         "miou_on_star": to_json(mean_of(star)),
         "miou_drop": to_json(mean_of(run.star_drop)),
@@ -120,10 +120,10 @@ def _run(run: _Audited, vulnerable: Sequence[int], picture: str) -> dict[str, An
 def _matrices(run: _Audited) -> dict[str, Any]:
     influence = run.influence
     return {
-        "baseline_iou": _listed(influence.baseline_iou),
-        "erased_iou": _rows(influence.erased_iou),
-        "drop": _rows(influence.drop),
-        "same_pixels_drop": _rows(influence.same_pixels_drop),
+        "baseline_iou": listed_json(influence.baseline_iou),
+        "erased_iou": listed_json(influence.erased_iou),
+        "drop": listed_json(influence.drop),
+        "same_pixels_drop": listed_json(influence.same_pixels_drop),
     }
 
 
@@ -144,14 +144,6 @@ def _top_names(top: Top, classes: ClassTable) -> dict[str, list[str]]:
 
 def _names(which: Any, classes: ClassTable) -> list[str]:
     return [name for name, chosen in zip(classes.names, which, strict=True) if chosen]
-
-
-def _listed(values: Figures) -> list[float | None]:
-    return [to_json(value) for value in values]
-
-
-def _rows(matrix: Figures) -> list[list[float | None]]:
-    return [_listed(row) for row in matrix]
 
 
 def _picture_path(at: int) -> str:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dropclass_deploy.analysis.correlation.cosine import Correlation, Figures, off_diagonal_sums
 from dropclass_deploy.analysis.matrix_picture import largest_size, signed_picture
 from dropclass_deploy.analysis.subject import Section
 from dropclass_deploy.core.classes import ClassTable
-from dropclass_deploy.core.metrics import mean_of, to_json
+from dropclass_deploy.core.metrics import listed_json, mean_of, to_json
 
 CLOSEST = 10
 """Pairs that are listed in words."""
@@ -61,13 +60,13 @@ def _run(at: int, one: Correlation, difference: Figures | None, classes: ClassTa
         "name": one.name,
         "classifier": one.classifier,
         "reason": one.reason or None,
-        "cosine": None if one.cosine is None else _rows(one.cosine),
-        "signed": None if signed is None else _listed(signed),
-        "absolute": None if absolute is None else _listed(absolute),
+        "cosine": None if one.cosine is None else listed_json(one.cosine),
+        "signed": None if signed is None else listed_json(signed),
+        "absolute": None if absolute is None else listed_json(absolute),
         "mean_signed": None if signed is None else to_json(mean_of(signed)),
         "mean_absolute": None if absolute is None else to_json(mean_of(absolute)),
         "closest": [] if one.cosine is None else _closest(one.cosine, classes),
-        "difference": None if difference is None else _rows(difference),
+        "difference": None if difference is None else listed_json(difference),
         "picture": None if one.cosine is None else _path(at),
         "difference_picture": None if difference is None else _difference_path(at),
     }
@@ -112,11 +111,3 @@ def _off_diagonal(matrix: Figures) -> Figures:
     copy = matrix.copy()
     np.fill_diagonal(copy, np.nan)
     return copy
-
-
-def _listed(values: npt.NDArray[np.float64]) -> list[float | None]:
-    return [to_json(value) for value in values]
-
-
-def _rows(matrix: Figures) -> list[list[float | None]]:
-    return [_listed(row) for row in matrix]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dropclass_deploy.analysis.failures.regions import Bools, Integers
+from dropclass_deploy.analysis.regions import Bools, Integers
 
 
 def border_pixels(labels: Integers, ignore_index: int) -> Bools:

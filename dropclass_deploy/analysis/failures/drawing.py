@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dropclass_deploy.analysis.failures.regions import Bools, Integers
+from dropclass_deploy.analysis.regions import Bools, Integers
 from dropclass_deploy.data.images import Pixels
 
 MAX_SIDE = 480

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dropclass_deploy.analysis.failures.regions import Bools, Integers, Labels, label_regions
+from dropclass_deploy.analysis.regions import Bools, Integers, Labels, label_regions
 
 SIZES = (1, 16, 64, 256, 1024, 4096, 16384)
 """Pixels from which a bin begins: each four times the one before, that is, twice the side."""

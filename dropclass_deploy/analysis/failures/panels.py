@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dropclass_deploy.analysis.failures.drawing import boxed
 from dropclass_deploy.analysis.failures.masks import ChosenMasks
-from dropclass_deploy.analysis.failures.regions import Bools, boxes_of, label_regions, opened
+from dropclass_deploy.analysis.regions import Bools, boxes_of, label_regions, opened
 from dropclass_deploy.analysis.subject import Confusions, image_means
 from dropclass_deploy.core.metrics import to_json
 from dropclass_deploy.data.images import Integers, colour_mask

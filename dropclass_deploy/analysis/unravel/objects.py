@@ -10,6 +10,7 @@ from itertools import chain, islice
 import numpy as np
 import numpy.typing as npt
 
+from dropclass_deploy.analysis.regions import label_regions
 from dropclass_deploy.analysis.subject import Subject
 from dropclass_deploy.data.dataset import Dataset
 from dropclass_deploy.data.images import Pixels
@@ -43,24 +44,7 @@ def connected_objects(flags: Flags) -> npt.NDArray[np.int64]:
     Returns:
         int64 (H, W): 0 outside, then 1, 2, … in the order of each object's first pixel.
     """
-    labels = np.zeros(flags.shape, dtype=np.int64)
-    parents = [0]
-    above: list[tuple[int, int, int]] = []
-    for row, line in enumerate(flags):
-        here = []
-        for start, end in _runs(line):
-            # Runs of two rows touch when one begins no later than right after the other's end.
-            touching = {_root(parents, label) for first, last, label in above if first <= end and last >= start}
-            label = min(touching, default=len(parents))
-            if label == len(parents):
-                parents.append(label)
-            for other in touching:
-                parents[other] = label
-            labels[row, start:end] = label
-            here.append((start, end, label))
-        above = here
-    roots = np.array([_root(parents, label) for label in range(len(parents))])
-    return np.unique(roots, return_inverse=True)[1].reshape(-1)[labels].astype(np.int64)
+    return label_regions(flags, flags)[0] + 1
 
 
 def find_objects(
@@ -133,15 +117,3 @@ def _largest_found(truth: Flags, predicted: Flags, min_pixels: int, min_recall: 
         return None
     region: Flags = labels == np.where(good, pixels, 0).argmax()
     return region
-
-
-def _runs(line: Flags) -> list[tuple[int, int]]:
-    """(start, end) of each stretch of a row, the end not in it."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
-
-
-def _root(parents: list[int], label: int) -> int:
-    while parents[label] != label:
-        label = parents[label]
-    return label
